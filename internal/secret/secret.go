@@ -1,0 +1,95 @@
+// Package secret derives the passwords of server roles from one master key, so that no password of a tenant is
+// stored anywhere: docexctl writes the verifier of a derived password into Postgres, the proxy derives the same
+// password when it connects. It owns the key file's format and nothing else.
+package secret
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+const keyLength = 32 // bytes
+
+// Key is a master key. The zero Key derives nothing: Password panics.
+type Key struct{ key []byte }
+
+// New draws a random key.
+func New() Key {
+	key := make([]byte, keyLength)
+	rand.Read(key) // never fails: crypto/rand ends the process instead
+	return Key{key: key}
+}
+
+// Load reads a key file: 64 hexadecimal digits, one line. A file that others than its owner may read is refused.
+func Load(path string) (Key, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return Key{}, fmt.Errorf("master key: %w", err)
+	}
+	if perm := info.Mode().Perm(); perm&0o077 != 0 {
+		return Key{}, fmt.Errorf("master key: %s has permissions %#o; nobody but its owner may read it (chmod 600)", path, perm)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return Key{}, fmt.Errorf("master key: %w", err)
+	}
+	key, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil || len(key) != keyLength {
+		return Key{}, fmt.Errorf("master key: %s does not hold %d hexadecimal digits", path, 2*keyLength)
+	}
+	return Key{key: key}, nil
+}
+
+// LoadOrCreate reads a key file, or writes a new one with mode 0600 where none is. Created reports which.
+func LoadOrCreate(path string) (key Key, created bool, err error) {
+	key, err = Load(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return key, false, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return Key{}, false, fmt.Errorf("master key: %w", err)
+	}
+	// O_EXCL: of two that start at once one wins, and the other reads what the winner wrote.
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		key, err = Load(path)
+		return key, false, err
+	}
+	if err != nil {
+		return Key{}, false, fmt.Errorf("master key: %w", err)
+	}
+	key = New()
+	_, err = file.WriteString(hex.EncodeToString(key.key) + "\n")
+	if err = errors.Join(err, file.Close()); err != nil {
+		return Key{}, false, fmt.Errorf("master key: %w", err)
+	}
+	return key, true, nil
+}
+
+// Password derives the password of a server role: base64url(HMAC-SHA-256(key, "role" NUL role NUL generation NUL)), 43 characters.
+func (k Key) Password(role string, generation int) string {
+	return base64.RawURLEncoding.EncodeToString(k.Derive("role", role, strconv.Itoa(generation)))
+}
+
+// Derive returns 32 bytes that depend on the key and on every part.
+func (k Key) Derive(parts ...string) []byte {
+	if len(k.key) == 0 {
+		panic("secret: Derive on the zero Key")
+	}
+	mac := hmac.New(sha256.New, k.key)
+	for _, part := range parts {
+		mac.Write([]byte(part))
+		mac.Write([]byte{0}) // no part holds a NUL, so the parts cannot run into each other
+	}
+	return mac.Sum(nil)
+}
