@@ -1,0 +1,4 @@
+package localpg
+
+// FindBinDirIn is FindBinDir on a machine whose distribution uses these patterns.
+var FindBinDirIn = findBinDir

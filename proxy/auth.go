@@ -1,0 +1,115 @@
+package proxy
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgproto3/v2"
+
+	"github.com/docex-proxy/docex-proxy/internal/scram"
+	"github.com/docex-proxy/docex-proxy/router"
+)
+
+// maxAuthMessage bounds one message of a client that is not yet authenticated, in bytes.
+const maxAuthMessage = 4 << 10
+
+// authenticate lets the client prove its login by SCRAM-SHA-256 (section 55.3.1), then refuses what the route denies.
+// An unknown tenant or login goes through the same messages, against a verifier that nothing fits.
+func (s *session) authenticate(route router.Route) error {
+	if err := s.client.SetDeadline(time.Now().Add(s.o.AuthenticationTimeout)); err != nil {
+		return &clientGoneError{err}
+	}
+	if route.Denied != nil && s.o.ExposeTenantErrors && route.Denied.Err == router.ErrUnknownTenant {
+		return route.Denied
+	}
+	if !s.trusted(route) {
+		if err := s.sasl(route); err != nil {
+			return timedOut(err, errAuthTimeout)
+		}
+	}
+	if route.Denied != nil {
+		return route.Denied
+	}
+	return s.say(&pgproto3.AuthenticationOk{})
+}
+
+// trusted reports whether the login needs no password here.
+func (s *session) trusted(route router.Route) bool {
+	return route.Login != nil && slices.Contains(s.o.TrustLogins, route.Login.Name) && loopback(s.client.RemoteAddr())
+}
+
+func (s *session) sasl(route router.Route) error {
+	exchange, err := s.exchange(route)
+	if err != nil {
+		return err
+	}
+	if err := s.say(&pgproto3.AuthenticationSASL{AuthMechanisms: []string{scram.Mechanism}}); err != nil {
+		return err
+	}
+	body, err := s.readAuthMessage()
+	if err != nil {
+		return err
+	}
+	var initial pgproto3.SASLInitialResponse
+	if err := initial.Decode(body); err != nil {
+		return &protocolError{reason: "malformed SASLInitialResponse"}
+	}
+	if initial.AuthMechanism != scram.Mechanism {
+		return &protocolError{reason: "client selected an invalid SASL authentication mechanism"}
+	}
+	challenge, err := exchange.First(initial.Data)
+	if err != nil {
+		return err
+	}
+	if err := s.say(&pgproto3.AuthenticationSASLContinue{Data: challenge}); err != nil {
+		return err
+	}
+	if body, err = s.readAuthMessage(); err != nil {
+		return err
+	}
+	var response pgproto3.SASLResponse
+	if err := response.Decode(body); err != nil {
+		return &protocolError{reason: "malformed SASLResponse"}
+	}
+	proof, err := exchange.Final(response.Data)
+	if errors.Is(err, scram.ErrWrongPassword) && route.Denied != nil && route.Login == nil {
+		return route.Denied // the true reason, for the log; the client is told the same
+	}
+	if err != nil {
+		return err
+	}
+	return s.say(&pgproto3.AuthenticationSASLFinal{Data: proof})
+}
+
+// exchange picks what the client has to match. A login that exists is challenged with its own salt whatever tenant was
+// named, so that the challenge does not tell which tenants there are.
+func (s *session) exchange(route router.Route) (*scram.Exchange, error) {
+	if route.Login == nil {
+		return scram.NewMockExchange(s.server.mockSecret, route.User), nil
+	}
+	verifier, err := scram.ParseVerifier(route.Login.Verifier)
+	if err != nil {
+		return nil, err
+	}
+	return scram.NewExchange(verifier), nil
+}
+
+// readAuthMessage reads one message of type p, framed and capped by us, and returns its body.
+func (s *session) readAuthMessage() ([]byte, error) {
+	var head [5]byte
+	if _, err := io.ReadFull(s.client, head[:]); err != nil {
+		return nil, &clientGoneError{err}
+	}
+	length := binary.BigEndian.Uint32(head[1:])
+	if head[0] != 'p' || length < 4 || length > maxAuthMessage {
+		return nil, &protocolError{reason: "expected SASL response"}
+	}
+	body := make([]byte, length-4)
+	if _, err := io.ReadFull(s.client, body); err != nil {
+		return nil, &clientGoneError{err}
+	}
+	return body, nil
+}

@@ -1,0 +1,55 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"time"
+
+	"github.com/docex-proxy/docex-proxy/metrics"
+	"github.com/docex-proxy/docex-proxy/pool"
+	"github.com/docex-proxy/docex-proxy/router"
+)
+
+// routeFinder decides where a startup message goes; router.Router has it.
+type routeFinder interface {
+	Route(ctx context.Context, start router.Startup) (router.Route, error)
+}
+
+// acquirer leases server connections; pool.Set has it.
+type acquirer interface {
+	Acquire(ctx context.Context, target pool.Target, limit int) (*pool.Conn, error)
+}
+
+// Options is what a Server is made with. A duration of 0 is no limit, except where it says otherwise.
+type Options struct {
+	Router  routeFinder
+	Pool    acquirer
+	Metrics *metrics.Metrics
+	Logger  *slog.Logger
+
+	TLS         *tls.Config // nil: SSLRequest is answered N
+	TLSRequired bool
+	// TrustLogins are let in without a password when they come from a loopback address.
+	TrustLogins []string
+	// ExposeTenantErrors tells clients that a tenant does not exist, instead of that their password is wrong.
+	ExposeTenantErrors bool
+
+	StartupTimeout        time.Duration // accept to StartupMessage, TLS handshake included; must not be 0
+	AuthenticationTimeout time.Duration // StartupMessage to AuthenticationOk; must not be 0
+	QueueWait             time.Duration // for a server connection
+	FrameTimeout          time.Duration // for the rest of a message once it has begun
+	ClientIdle            time.Duration // between transactions
+	IdleTransaction       time.Duration // inside a transaction
+	ClientWrite           time.Duration // for a client to take what it was sent
+	Drain                 time.Duration // for sessions to end their transactions at a shutdown
+	Recheck               time.Duration // between looks at the registry for every live session; must not be 0
+
+	MaxClients    int // client connections in all
+	MaxStartups   int // of them not yet authenticated
+	TenantClients int // sessions of one tenant, 0 for no bound
+
+	MaxStatementBytes int // of the prepared statements of one session
+	MaxStatements     int // in one session
+	ServerStatements  int // prepared statements kept on a server connection
+}

@@ -1,0 +1,403 @@
+package relay
+
+import (
+	"encoding/binary"
+	"strconv"
+	"unique"
+)
+
+// FromClient takes bytes that the client sent. It consumes n of them; the rest is to be offered again, with more
+// behind it. An error is always an *Error and ends the session.
+func (s *Session) FromClient(b []byte, out *Output) (n int, v Verdict, err error) {
+	for {
+		n += s.forwardRest(b[n:], out)
+		kind, total := frame(b[n:])
+		if s.need = headerLength; s.clientRest > 0 || total == 0 {
+			return n, More, nil
+		}
+		if err := checkFrame(kind, total); err != nil {
+			return n, More, err
+		}
+		if s.queue.len() >= maxOutstanding {
+			return n, Hold, nil
+		}
+		msg := b[n:min(len(b), n+total)]
+		if s.need = s.pieceOf(kind, total); len(msg) < s.need {
+			return n, More, nil
+		}
+		forwarded, v, err := s.clientMessage(kind, msg, total, out)
+		if err != nil || v != More {
+			return n, v, err
+		}
+		n += len(msg)
+		s.clientRest, s.dropRest = total-len(msg), !forwarded
+	}
+}
+
+// forwardRest goes on with a message whose beginning has been dealt with.
+func (s *Session) forwardRest(b []byte, out *Output) int {
+	n := min(s.clientRest, len(b))
+	if !s.dropRest {
+		out.ToServer.pass(b[:n])
+	}
+	s.clientRest -= n
+	return n
+}
+
+// pieceOf says how much of a message has to be there before it is dealt with.
+func (s *Session) pieceOf(kind byte, total int) int {
+	if kind == 'P' && total <= s.cfg.MaxStatementBytes {
+		return total // kept, to be replayed on other connections
+	}
+	return min(total, wholeFrame)
+}
+
+// Postgres's own bounds of messages (PQ_SMALL_MESSAGE_LIMIT and PQ_LARGE_MESSAGE_LIMIT), type byte included.
+const (
+	maxSmallFrame = 1 + 10000
+	maxLargeFrame = 1 + 0x3fffffff - 1
+)
+
+func checkFrame(kind byte, total int) error {
+	limit := maxLargeFrame
+	switch kind {
+	case 'Q', 'P', 'B', 'F', 'd':
+	case 'E', 'D', 'C', 'H', 'S', 'X', 'c', 'f':
+		limit = maxSmallFrame
+	default:
+		return protocolViolation("invalid frontend message type " + strconv.Itoa(int(kind)))
+	}
+	if total < headerLength || total > limit {
+		return protocolViolation("invalid message length")
+	}
+	return nil
+}
+
+// clientMessage deals with one message, of which msg is at least the piece that pieceOf asked for. forwarded says
+// where the rest goes.
+func (s *Session) clientMessage(kind byte, msg []byte, total int, out *Output) (forwarded bool, v Verdict, err error) {
+	switch {
+	case kind == 'X':
+		return false, Terminate, nil
+	case s.skipping && kind != 'S':
+		return false, More, nil
+	case s.server == nil:
+		return s.whileDetached(kind, msg, total, out)
+	}
+	body := msg[headerLength:]
+	switch kind {
+	case 'Q':
+		return s.query(body, msg, total, out)
+	case 'F':
+		s.request(expectFunction)
+	case 'S':
+		if s.copyIn {
+			return false, More, nil // Postgres ignores Sync and Flush while it takes COPY data
+		}
+		s.skipping = false
+		s.request(expectSync)
+	case 'H':
+		if s.copyIn {
+			return false, More, nil
+		}
+	case 'P':
+		return s.parse(body, msg, total, out)
+	case 'B':
+		return s.bind(body, msg, total, out)
+	case 'D':
+		return s.describe(body, msg, out)
+	case 'C':
+		return s.close(body, msg, out)
+	case 'E':
+		s.expect(expectation{kind: expectExecute})
+	case 'd':
+		if s.queue.len() == 0 {
+			return false, More, nil // what is left of a COPY that has failed
+		}
+	case 'c', 'f':
+		if s.queue.len() == 0 {
+			return false, More, nil
+		}
+		s.copyIn = false
+		s.queue.push(expectation{kind: markCopyEnd})
+	}
+	out.ToServer.pass(msg)
+	return true, More, nil
+}
+
+// whileDetached deals with messages that need no server, and asks for one for the others.
+func (s *Session) whileDetached(kind byte, msg []byte, total int, out *Output) (bool, Verdict, error) {
+	switch {
+	case kind == 'd' || kind == 'c' || kind == 'f' || kind == 'H':
+		return false, More, nil
+	case kind == 'S' && s.skipping:
+		s.skipping, s.unsynced = false, false
+		s.answerReady(out)
+	case s.refusal != nil:
+		s.refuse(kind, out)
+	case kind == 'Q' && len(msg) == total && s.deallocate(msg[headerLength:], out):
+	default:
+		return false, Attach, nil
+	}
+	return false, More, nil
+}
+
+func (s *Session) refuse(kind byte, out *Output) {
+	out.ToClient.keep(s.refusal.Append(out.ToClient.own()))
+	s.refusal = nil
+	if kind == 'Q' || kind == 'F' || kind == 'S' {
+		s.answerReady(out)
+		return
+	}
+	s.skipping, s.unsynced = true, true
+}
+
+func (s *Session) answerReady(out *Output) {
+	out.ToClient.keep(appendReady(out.ToClient.own(), s.status))
+	if s.status == 'I' {
+		s.countTransaction()
+	}
+}
+
+// request notes a message that ends with ReadyForQuery.
+func (s *Session) request(k kind) {
+	s.queue.push(expectation{kind: k})
+	s.segment++
+	s.unsynced = false
+}
+
+// expect notes an extended-protocol message.
+func (s *Session) expect(e expectation) {
+	s.queue.push(e)
+	s.unsynced = true
+}
+
+func (s *Session) query(body, msg []byte, total int, out *Output) (bool, Verdict, error) {
+	if len(msg) == total && !s.Busy() && s.status != 'E' && s.deallocate(body, out) {
+		return false, More, nil
+	}
+	s.notice(body, scan(body))
+	s.unnamed = statement{} // a simple Query drops the unnamed statement
+	s.server.unnamedOwner = 0
+	s.request(expectQuery)
+	out.ToServer.pass(msg)
+	return true, More, nil
+}
+
+// notice remembers what a text may leave behind.
+func (s *Session) notice(text []byte, found traits) {
+	s.leaves |= found
+	if found&traitSettings != 0 || startsSet(text) {
+		s.customs = mergeNames(s.customs, customNames(text))
+	}
+}
+
+func (s *Session) parse(body, msg []byte, total int, out *Output) (bool, Verdict, error) {
+	name, rest, ok := cutString(body)
+	if !ok {
+		return false, More, protocolViolation("invalid string in message")
+	}
+	if len(msg) < total {
+		s.fail(&Error{Severity: "ERROR", Code: "54000", Message: "prepared statement is too long",
+			Hint: "limits.max_statement_bytes bounds it."}, out)
+		return false, More, nil
+	}
+	query, types, ok := cutString(rest)
+	if !ok || len(types) < 2 || len(types) != 2+4*int(binary.BigEndian.Uint16(types)) {
+		return false, More, protocolViolation("invalid message format")
+	}
+	if len(name) > 0 {
+		if s.statements[string(name)].defined() {
+			s.fail(statementExists(name), out)
+			return false, More, nil
+		}
+		if len(s.statements) >= s.cfg.MaxStatements || s.statementBytes+total > s.cfg.MaxStatementBytes {
+			s.fail(tooManyStatements(), out)
+			return false, More, nil
+		}
+	}
+	found := scan(query)
+	s.notice(query, found)
+	s.unnamedSerial++
+	st := statement{
+		text: unique.Make(statementText{query: string(query), types: string(types)}), traits: found,
+		size: total, serial: s.unnamedSerial,
+	}
+	if len(name) == 0 {
+		s.expect(expectation{kind: expectParse, before: s.unnamed})
+		s.unnamed = st
+		s.server.unnamedOwner, s.server.unnamedSerial = s.cfg.ID, st.serial
+		out.ToServer.pass(msg)
+		return true, More, nil
+	}
+	s.define(string(name), st)
+	if known := s.server.byText[st.text]; known != nil && s.status != 'E' && (known.ready || known.segment == s.segment) {
+		s.server.touch(known)
+		s.expect(expectation{kind: answerParse, name: string(name)})
+		s.settle(out)
+		return false, More, nil
+	}
+	s.makeRoom(out)
+	n := s.server.prepare(st.text, s.segment, false)
+	s.expect(expectation{kind: expectParse, name: string(name), named: n})
+	out.ToServer.keep(appendParse(out.ToServer.own(), n.name, st.text.Value().query, st.text.Value().types))
+	return false, More, nil
+}
+
+func (s *Session) define(name string, st statement) {
+	if s.statements == nil {
+		s.statements = make(map[string]statement)
+	}
+	s.statements[name] = st
+	s.statementBytes += st.size
+}
+
+func (s *Session) undefine(name string) statement {
+	st := s.statements[name]
+	s.statementBytes -= st.size
+	delete(s.statements, name)
+	return st
+}
+
+// usable reports whether a statement on the server can be relied on by the message at hand. One that we put in
+// during an earlier, still unanswered segment cannot: that segment may fail, and a client that knows its statement
+// to exist would be told it does not.
+func (s *Session) usable(n *namedStatement) bool {
+	return n.ready || n.segment == s.segment || !n.ours
+}
+
+// ensure makes the server have the statement and returns its name there.
+func (s *Session) ensure(st statement, out *Output) *namedStatement {
+	if n := s.server.byText[st.text]; n != nil && s.usable(n) {
+		s.server.touch(n)
+		return n
+	}
+	s.makeRoom(out)
+	n := s.server.prepare(st.text, s.segment, true)
+	s.expect(expectation{kind: expectOurParse, named: n})
+	text := st.text.Value()
+	out.ToServer.keep(appendParse(out.ToServer.own(), n.name, text.query, text.types))
+	return n
+}
+
+// ensureUnnamed makes the connection's unnamed statement the session's own.
+func (s *Session) ensureUnnamed(out *Output) {
+	if s.server.unnamedOwner == s.cfg.ID && s.server.unnamedSerial == s.unnamed.serial {
+		return
+	}
+	s.expect(expectation{kind: expectOurParse})
+	s.server.unnamedOwner, s.server.unnamedSerial = s.cfg.ID, s.unnamed.serial
+	text := s.unnamed.text.Value()
+	out.ToServer.keep(appendParse(out.ToServer.own(), "", text.query, text.types))
+}
+
+// makeRoom closes the statements that are too many on the server.
+func (s *Session) makeRoom(out *Output) {
+	for n := s.server.excess(); n != nil; n = s.server.excess() {
+		s.server.forget(n)
+		s.expect(expectation{kind: expectOurClose, named: n})
+		out.ToServer.keep(appendNamed(out.ToServer.own(), 'C', n.name))
+	}
+}
+
+// noStatement is a name that no statement of ours has.
+const noStatement = "dx-"
+
+// fail makes the server raise an error at this place of the pipeline, so that its transaction and its skipping are
+// what they would be, and puts err in the place of its text.
+func (s *Session) fail(err *Error, out *Output) {
+	s.expect(expectation{kind: expectOurError, err: err})
+	out.ToServer.keep(appendNamed(out.ToServer.own(), 'D', noStatement))
+}
+
+// resolve finds what a client's name stands for.
+func (s *Session) resolve(name []byte) statement {
+	if len(name) == 0 {
+		return s.unnamed
+	}
+	return s.statements[string(name)]
+}
+
+func (s *Session) bind(body, msg []byte, total int, out *Output) (bool, Verdict, error) {
+	portal, rest, ok := cutString(body)
+	name, rest, ok2 := cutString(rest)
+	if !ok || !ok2 {
+		return false, More, protocolViolation("invalid string in message")
+	}
+	st := s.resolve(name)
+	if !st.defined() {
+		s.fail(noSuchStatement(name), out)
+		return false, More, nil
+	}
+	s.leaves |= st.traits
+	if len(name) == 0 {
+		s.ensureUnnamed(out)
+		s.expect(expectation{kind: expectBind})
+		out.ToServer.pass(msg)
+		return true, More, nil
+	}
+	n := s.ensure(st, out)
+	s.expect(expectation{kind: expectBind, named: n, name: string(name)})
+	b := append(out.ToServer.own(), 'B')
+	b = binary.BigEndian.AppendUint32(b, uint32(total-1-len(name)+len(n.name)))
+	b = append(append(b, portal...), 0)
+	b = append(appendString(b, n.name), rest...)
+	out.ToServer.keep(b)
+	return true, More, nil
+}
+
+func (s *Session) describe(body, msg []byte, out *Output) (bool, Verdict, error) {
+	name, ok := targetName(body)
+	if !ok {
+		return false, More, protocolViolation("invalid message format")
+	}
+	if body[0] == 'P' {
+		s.expect(expectation{kind: expectDescribe})
+		out.ToServer.pass(msg)
+		return true, More, nil
+	}
+	st := s.resolve(name)
+	if !st.defined() {
+		s.fail(noSuchStatement(name), out)
+		return false, More, nil
+	}
+	if len(name) == 0 {
+		s.ensureUnnamed(out)
+		s.expect(expectation{kind: expectDescribe})
+		out.ToServer.pass(msg)
+		return true, More, nil
+	}
+	n := s.ensure(st, out)
+	s.expect(expectation{kind: expectDescribe, named: n, name: string(name)})
+	out.ToServer.keep(appendNamed(out.ToServer.own(), 'D', n.name))
+	return false, More, nil
+}
+
+func (s *Session) close(body, msg []byte, out *Output) (bool, Verdict, error) {
+	name, ok := targetName(body)
+	if !ok {
+		return false, More, protocolViolation("invalid message format")
+	}
+	if body[0] == 'S' && len(name) > 0 {
+		// The statement stays on the server for others; only the session's name goes.
+		s.expect(expectation{kind: answerClose, name: string(name), before: s.undefine(string(name))})
+		s.settle(out)
+		return false, More, nil
+	}
+	e := expectation{kind: expectClose}
+	if body[0] == 'S' {
+		e.before, s.unnamed, s.server.unnamedOwner = s.unnamed, statement{}, 0
+	}
+	s.expect(e)
+	out.ToServer.pass(msg)
+	return true, More, nil
+}
+
+// targetName reads the body of a Describe or Close: S or P, and a name.
+func targetName(body []byte) ([]byte, bool) {
+	if len(body) < 2 || body[0] != 'S' && body[0] != 'P' {
+		return nil, false
+	}
+	name, rest, ok := cutString(body[1:])
+	return name, ok && len(rest) == 0
+}

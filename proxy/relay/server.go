@@ -1,0 +1,337 @@
+package relay
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// BrokenServerError says that a server connection broke the protocol; it must be closed.
+type BrokenServerError struct{ Reason string }
+
+func (e *BrokenServerError) Error() string {
+	return "server connection broke the protocol: " + e.Reason
+}
+
+// FromServer takes bytes that the attached server connection sent, and consumes n of them. An error is either an
+// *Error, which ends the session and is for the client, or a *BrokenServerError.
+func (s *Session) FromServer(b []byte, out *Output) (n int, v Verdict, err error) {
+	for {
+		n += s.relayRest(b[n:], out)
+		if s.serverRest > 0 {
+			break
+		}
+		s.settle(out)
+		kind, total := frame(b[n:])
+		if total == 0 {
+			break
+		}
+		if total < headerLength {
+			return n, More, &BrokenServerError{Reason: "a message with a negative length"}
+		}
+		msg := b[n:min(len(b), n+total)]
+		if len(msg) < total && !s.inPieces(kind) {
+			if total > maxServerFrame {
+				return n, More, &BrokenServerError{Reason: fmt.Sprintf("a message %q of %d bytes", kind, total)}
+			}
+			break
+		}
+		forward, err := s.serverMessage(kind, msg, out)
+		if err != nil {
+			return n, More, err
+		}
+		if forward {
+			out.ToClient.pass(msg)
+		}
+		n += len(msg)
+		s.serverRest, s.dropServer = total-len(msg), !forward
+		if kind == 'Z' {
+			s.afterReady(out)
+		}
+	}
+	if n == len(b) && s.Clean() {
+		return n, Release, nil
+	}
+	return n, More, nil
+}
+
+func (s *Session) relayRest(b []byte, out *Output) int {
+	n := min(s.serverRest, len(b))
+	if !s.dropServer {
+		out.ToClient.pass(b[:n])
+	}
+	s.serverRest -= n
+	return n
+}
+
+// inPieces reports whether a server message can be dealt with by its header alone.
+func (s *Session) inPieces(kind byte) bool {
+	switch kind {
+	case 'D':
+		return s.head().kind != expectAnswer
+	case 'd', 'T', 't', 'N', 'V', 'G', 'H', 'W':
+		return true
+	}
+	return false
+}
+
+func (s *Session) head() expectation {
+	if s.queue.len() == 0 {
+		return expectation{}
+	}
+	return *s.queue.at(0)
+}
+
+// ours reports whether the answer under way is to a Query of ours.
+func (e expectation) ours() bool { return e.kind == expectSetting || e.kind == expectAnswer }
+
+// settle answers, in their turn, the messages that need no server.
+func (s *Session) settle(out *Output) {
+	for s.queue.len() > 0 && s.queue.at(0).kind.unanswered() {
+		switch s.queue.pop().kind {
+		case answerParse:
+			out.ToClient.keep(appendEmpty(out.ToClient.own(), '1'))
+		case answerClose:
+			out.ToClient.keep(appendEmpty(out.ToClient.own(), '3'))
+		}
+	}
+}
+
+// serverMessage deals with one message and says whether the client gets it.
+func (s *Session) serverMessage(kind byte, msg []byte, out *Output) (forward bool, err error) {
+	head := s.head()
+	switch kind {
+	case 'D':
+		if head.kind == expectAnswer {
+			s.answer.row(msg[headerLength:])
+		}
+		return !head.ours(), nil
+	case 'd', 'c', 't', 'V', 'H', 'N':
+		return !head.ours(), nil
+	case 'T', 'n':
+		if head.kind == expectDescribe {
+			s.queue.pop()
+		}
+		return !head.ours(), nil
+	case '1':
+		return s.parsed(head)
+	case '2':
+		return s.complete(head, expectBind, kind)
+	case '3':
+		if head.kind == expectOurClose {
+			s.queue.pop()
+			return false, nil
+		}
+		return s.complete(head, expectClose, kind)
+	case 'C', 's', 'I':
+		return s.executed(head, kind, msg)
+	case 'Z':
+		return s.ready(head, msg, out)
+	case 'E':
+		return s.failed(head, msg, out)
+	case 'S':
+		return s.parameter(head, msg)
+	case 'A':
+		return s.pins&PinListen != 0 || s.leaves&traitListen != 0, nil
+	case 'G':
+		s.copyStarts()
+		return true, nil
+	case 'W':
+		s.doubtful = true // CopyBoth is for replication, which the proxy does not offer
+		return true, nil
+	}
+	return false, &BrokenServerError{Reason: fmt.Sprintf("an unexpected message %q", kind)}
+}
+
+func (s *Session) complete(head expectation, want kind, got byte) (bool, error) {
+	if head.kind != want {
+		return false, &BrokenServerError{Reason: fmt.Sprintf("an answer %q that nothing asked for", got)}
+	}
+	s.queue.pop()
+	return true, nil
+}
+
+func (s *Session) parsed(head expectation) (bool, error) {
+	if head.named != nil {
+		head.named.ready = true
+	}
+	if head.kind == expectOurParse {
+		s.queue.pop()
+		return false, nil
+	}
+	return s.complete(head, expectParse, '1')
+}
+
+func (s *Session) executed(head expectation, kind byte, msg []byte) (bool, error) {
+	s.copyIn = false
+	if kind == 'C' && !head.ours() {
+		s.completedCommand(bytes.TrimRight(msg[headerLength:], "\x00"))
+	}
+	if head.kind == expectExecute {
+		s.queue.pop()
+	}
+	return !head.ours(), nil
+}
+
+func (s *Session) completedCommand(tag []byte) {
+	found := tagTraits(tag)
+	s.leaves |= found &^ traitGone
+	if found&traitGone == 0 {
+		return
+	}
+	if s.pins != 0 {
+		s.leaves |= traitGone
+	}
+	if all := string(tag); all == "DISCARD ALL" || all == "DEALLOCATE ALL" {
+		s.server.forgetStatements()
+		clear(s.statements)
+		s.statementBytes, s.unnamed = 0, statement{}
+	}
+}
+
+// copyStarts handles CopyInResponse. Postgres ignores a Sync that it reads while it takes COPY data, so those that
+// are on their way get no answer, up to the client's CopyDone or CopyFail.
+func (s *Session) copyStarts() {
+	s.copyIn = true
+	for i := 1; i < s.queue.len(); {
+		switch s.queue.at(i).kind {
+		case markCopyEnd:
+			s.copyIn = false
+			return
+		case expectSync:
+			s.queue.remove(i)
+			s.unsynced = true
+		default:
+			i++
+		}
+	}
+}
+
+func (s *Session) ready(head expectation, msg []byte, out *Output) (bool, error) {
+	if len(msg) != headerLength+1 {
+		return false, &BrokenServerError{Reason: "a malformed ReadyForQuery"}
+	}
+	s.status = msg[headerLength]
+	s.copyIn = false
+	switch head.kind {
+	case expectSetting:
+		s.queue.pop()
+		if s.settling--; s.settling == 0 {
+			s.reconcile(out)
+		}
+		return false, nil
+	case expectAnswer:
+		s.queue.pop()
+		s.takeAnswer()
+		return false, nil
+	case expectQuery, expectFunction, expectSync:
+		s.queue.pop()
+	case 0:
+		// A Sync that was taken for one that COPY swallows. The server is ready, so we are; but stop trusting the count.
+		s.skipping, s.unsynced, s.doubtful = false, false, true
+	default:
+		return false, &BrokenServerError{Reason: "a ReadyForQuery that nothing asked for"}
+	}
+	if s.status == 'I' {
+		s.countTransaction()
+	}
+	return true, nil
+}
+
+// afterReady asks for what the transaction has left behind, once nothing else is under way.
+func (s *Session) afterReady(out *Output) {
+	s.settle(out)
+	if s.leaves != 0 && s.status == 'I' && s.queue.len() == 0 && !s.unsynced && !s.skipping && (s.clientRest == 0 || s.dropRest) {
+		s.ask(out)
+	}
+}
+
+func (s *Session) failed(head expectation, msg []byte, out *Output) (bool, error) {
+	body := msg[headerLength:]
+	severity := field(body, 'V')
+	if severity == "" {
+		severity = field(body, 'S')
+	}
+	if severity == "FATAL" || severity == "PANIC" {
+		s.fatal = true
+		return true, nil
+	}
+	s.copyIn = false
+	forward := true
+	switch head.kind {
+	case expectSetting:
+		return false, &Error{Severity: "FATAL", Code: field(body, 'C'), Message: field(body, 'M'), Hint: field(body, 'H')}
+	case expectAnswer:
+		s.answer.failed = true
+		return false, nil
+	case expectOurError:
+		out.ToClient.keep(head.err.Append(out.ToClient.own()))
+		forward = false
+	case expectBind, expectDescribe:
+		forward = !s.rename(head, body, out)
+	}
+	if head.kind.extended() {
+		s.skipToSync()
+	}
+	return forward, nil
+}
+
+// rename puts the client's name for a statement where the server's error says ours.
+func (s *Session) rename(head expectation, body []byte, out *Output) bool {
+	if head.named == nil || field(body, 'C') != "26000" {
+		return false
+	}
+	s.server.forget(head.named) // the server does not have it, whatever we believed
+	out.ToClient.keep(noSuchStatement([]byte(head.name)).Append(out.ToClient.own()))
+	return true
+}
+
+// skipToSync takes back what the messages before the next Sync would have done: the server ignores them.
+func (s *Session) skipToSync() {
+	last := 0
+	for last < s.queue.len() && s.queue.at(last).kind != expectSync {
+		last++
+	}
+	if last == s.queue.len() {
+		s.skipping, s.unsynced = true, true
+	}
+	for i := last - 1; i >= 0; i-- {
+		s.undo(*s.queue.at(i), i == 0)
+	}
+	for range last {
+		s.queue.pop()
+	}
+}
+
+func (s *Session) undo(e expectation, struck bool) {
+	switch e.kind {
+	case expectParse, answerParse:
+		if e.named != nil {
+			s.server.forget(e.named)
+		}
+		if e.name != "" {
+			s.undefine(e.name)
+			return
+		}
+		// An unnamed Parse that failed has dropped its predecessor; one that was skipped has not.
+		if s.unnamed = e.before; struck {
+			s.unnamed = statement{}
+		}
+		s.server.unnamedOwner = 0
+	case expectOurParse:
+		if e.named != nil {
+			s.server.forget(e.named)
+		} else {
+			s.server.unnamedOwner = 0
+		}
+	case expectOurClose:
+		if s.server.byText[e.named.text] == nil {
+			s.server.insert(e.named)
+		}
+	case expectClose, answerClose:
+		if e.name != "" && e.before.defined() {
+			s.define(e.name, e.before)
+		} else if e.before.defined() {
+			s.unnamed = e.before
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package relay
+
+// Verdict is what a driver has to do after a step.
+type Verdict uint8
+
+// The verdicts. FromClient returns More, Attach, Hold or Terminate; FromServer returns More or Release.
+const (
+	// More: everything that can be done with these bytes is done. Write the output and read on.
+	More Verdict = iota
+	// Attach: the next client message needs a server connection. Get one, call Attach, offer the rest again; or
+	// call Refuse, and offer the rest again.
+	Attach
+	// Hold: too many answers are outstanding. Offer the rest again after the next FromServer.
+	Hold
+	// Terminate: the client said goodbye.
+	Terminate
+	// Release: nothing ties the session to its server connection. Call Detach and give the connection back.
+	Release
+)
+
+const (
+	// wholeFrame is the largest message, in bytes, that is always forwarded in one piece.
+	wholeFrame = 16 << 10
+	// maxOutstanding bounds the queue: pipelines longer than this wait for the server.
+	maxOutstanding = 16 << 10
+	// maxServerFrame bounds a server message that has to be read whole (errors, tags, parameters), in bytes.
+	maxServerFrame = 4 << 20
+)
+
+// Config is what a session is made with.
+type Config struct {
+	ID       uint64 // unique among the sessions of the process, not zero
+	Settings Pairs  // the client's startup parameters that are settings; names in lower case
+	// MaxStatementBytes bounds the text of one prepared statement, MaxStatements their number in this session.
+	MaxStatementBytes, MaxStatements int
+}
+
+// Session is the protocol state of one client's session. See the package comment. It is not safe for concurrent use.
+type Session struct {
+	cfg    Config
+	server *Server // nil while detached
+
+	queue  queue
+	status byte // of the last ReadyForQuery
+
+	segment  uint64 // counts the client's Query, FunctionCall and Sync messages
+	unsynced bool   // extended-protocol messages wait for their Sync
+	skipping bool   // an error struck; the client's messages are ignored up to its Sync
+	copyIn   bool   // the server takes COPY data and the client has not ended it
+	doubtful bool   // the count of answers is no longer certain: never release
+
+	clientRest int  // bytes of the client's current message still to come
+	dropRest   bool // and they go nowhere
+	serverRest int
+	dropServer bool
+	need       int
+
+	statements     map[string]statement
+	statementBytes int
+	unnamed        statement
+	unnamedSerial  uint64
+
+	desired  Pairs // the settings this session lives with
+	reported Pairs // the parameters the client was told of
+	settling int   // Queries of ours that apply settings, under way
+
+	leaves  traits   // what may have been left behind since Postgres was last asked
+	customs []string // custom settings this session has named
+	answer  answer
+	pins    Pins
+
+	refusal      *Error // answer the next request with this
+	fatal        bool   // the server sent a FATAL error
+	transactions uint64
+	untaken      int
+	newPins      Pins
+}
+
+// NewSession starts a detached session.
+func NewSession(cfg Config) *Session {
+	return &Session{cfg: cfg, status: 'I', desired: cfg.Settings}
+}
+
+// Need is the number of bytes that the client's next message takes at least in one piece; 0 when any will do.
+func (s *Session) Need() int { return s.need }
+
+// Attached reports whether a server connection serves the session.
+func (s *Session) Attached() bool { return s.server != nil }
+
+// Busy reports whether the server owes the client an answer.
+func (s *Session) Busy() bool { return s.queue.len() > 0 || s.unsynced && !s.skipping }
+
+// MidFrame reports whether the client stopped inside a message.
+func (s *Session) MidFrame() bool { return s.clientRest > 0 }
+
+// Clean reports whether the server connection may serve another session now.
+func (s *Session) Clean() bool {
+	return s.queue.len() == 0 && s.status == 'I' && !s.unsynced && !s.skipping && !s.doubtful && !s.fatal &&
+		s.pins == 0 && s.leaves == 0 && s.serverRest == 0 && (s.clientRest == 0 || s.dropRest)
+}
+
+// SawFatal reports whether the server ended the connection with a FATAL error, which the client has been told.
+func (s *Session) SawFatal() bool { return s.fatal }
+
+// Status is the transaction status of the last ReadyForQuery: I, T or E.
+func (s *Session) Status() byte { return s.status }
+
+// Pins returns what ties the session to its connection.
+func (s *Session) Pins() Pins { return s.pins }
+
+// Transactions counts the ReadyForQuery messages with status I that the client got.
+func (s *Session) Transactions() uint64 { return s.transactions }
+
+// TakeTransactions counts those since it was last called.
+func (s *Session) TakeTransactions() int {
+	n := s.untaken
+	s.untaken = 0
+	return n
+}
+
+// TakePins returns the reasons that have come up since it was last called.
+func (s *Session) TakePins() Pins {
+	pins := s.newPins
+	s.newPins = 0
+	return pins
+}
+
+func (s *Session) countTransaction() {
+	s.transactions++
+	s.untaken++
+}
+
+// Attach gives the session a connection. What brings the connection to the session's settings is written to
+// out.ToServer, and what the client has to be told to out.ToClient.
+func (s *Session) Attach(server *Server, out *Output) {
+	s.server, s.status, s.fatal = server, 'I', false
+	if server.applied == s.desired {
+		s.reconcile(out)
+		return
+	}
+	s.applySettings(out)
+}
+
+// Detach takes the connection away. Call it after Release, or when the connection is lost.
+func (s *Session) Detach() { s.server = nil }
+
+// Parameters returns what the client has been told of, for a later session with the same settings.
+func (s *Session) Parameters() Pairs { return s.reported }
+
+// Report tells the client of parameters known from an earlier session, so that a login needs no connection.
+func (s *Session) Report(parameters Pairs, out *Output) { s.report(parameters, out) }
+
+// Refuse answers the client's next request with an error instead of a server's answer, and leaves the session usable.
+func (s *Session) Refuse(err *Error) { s.refusal = err }

@@ -1,0 +1,104 @@
+package relay
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+// applySettings brings the connection to the session's settings, ahead of the client's first message and without
+// waiting. RESET ALL is a Query of its own and cannot fail: if a value is refused after it, the connection has
+// nothing of the session before, and this session ends.
+func (s *Session) applySettings(out *Output) {
+	b := out.ToServer.own()
+	if s.server.applied != (Pairs{}) {
+		b = s.ownQuery(b, "RESET ALL", expectSetting)
+		s.settling++
+	}
+	if s.desired != (Pairs{}) {
+		b = s.ownQuery(b, setConfig(s.desired.Map()), expectSetting)
+		s.settling++
+	}
+	out.ToServer.keep(b)
+	s.server.applied = s.desired
+}
+
+// ownQuery sends a Query of ours. Like any simple Query it drops the connection's unnamed statement.
+func (s *Session) ownQuery(b []byte, sql string, k kind) []byte {
+	s.queue.push(expectation{kind: k})
+	s.server.unnamedOwner = 0
+	return appendQuery(b, sql)
+}
+
+func setConfig(values map[string]string) string {
+	var sql strings.Builder
+	sql.WriteString("SELECT ")
+	for i, name := range slices.Sorted(maps.Keys(values)) {
+		if i > 0 {
+			sql.WriteString(", ")
+		}
+		sql.WriteString("pg_catalog.set_config(" + quote(name) + ", " + quote(values[name]) + ", false)")
+	}
+	return sql.String()
+}
+
+// quote writes a string literal that means the same whatever standard_conforming_strings says (section 4.1.2.2).
+func quote(text string) string {
+	return " E'" + strings.NewReplacer(`\`, `\\`, `'`, `''`).Replace(text) + "'"
+}
+
+// reconcile tells the client where the connection's reported parameters differ from what it was told.
+func (s *Session) reconcile(out *Output) { s.report(s.server.params, out) }
+
+func (s *Session) report(now Pairs, out *Output) {
+	if s.reported == now {
+		return
+	}
+	told, values := s.reported.Map(), now.Map()
+	b := out.ToClient.own()
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if old, ok := told[name]; !ok || old != values[name] {
+			b = appendParameterStatus(b, name, values[name])
+		}
+	}
+	out.ToClient.keep(b)
+	s.reported = now
+}
+
+// parameter takes a ParameterStatus of the server. While settings are being applied the client is not told: what
+// counts is where they end.
+func (s *Session) parameter(head expectation, msg []byte) (bool, error) {
+	name, rest, ok := cutString(msg[headerLength:])
+	value, _, ok2 := cutString(rest)
+	if !ok || !ok2 {
+		return false, &BrokenServerError{Reason: "a malformed ParameterStatus"}
+	}
+	s.server.params = s.server.params.With(string(name), string(value))
+	if s.settling > 0 {
+		return false, nil
+	}
+	s.reported = s.reported.With(string(name), string(value))
+	return true, nil
+}
+
+func mergeNames(names, more []string) []string {
+	for _, name := range more {
+		if !slices.Contains(names, name) && len(names) < maxCustoms {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// maxCustoms bounds the custom settings that a session carries.
+const maxCustoms = 64
+
+// startsSet reports whether a text begins with SET, leading white space aside.
+func startsSet(text []byte) bool {
+	for i, c := range text {
+		if c > ' ' {
+			return startsFold(text[i:], "set")
+		}
+	}
+	return false
+}

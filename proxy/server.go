@@ -1,0 +1,269 @@
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/docex-proxy/docex-proxy/pool"
+	"github.com/docex-proxy/docex-proxy/registry"
+	"github.com/docex-proxy/docex-proxy/router"
+)
+
+// Server accepts client connections and keeps their sessions. It owns every session's goroutine.
+type Server struct {
+	o          Options
+	mockSecret []byte
+	known      *knownParameters
+	cancels    cancelTable
+	lastID     atomic.Uint64
+
+	connections sync.WaitGroup
+	rechecks    sync.WaitGroup
+	recheckTurn sync.Mutex // one look through the sessions at a time
+
+	mu       sync.Mutex // guards what follows
+	clients  int
+	startups int
+	tenants  map[registry.TenantID]map[*session]struct{} // sessions past their login
+	draining bool
+}
+
+// New makes a Server.
+func New(o Options) *Server {
+	secret := make([]byte, 32)
+	rand.Read(secret)
+	return &Server{
+		o: o, mockSecret: secret, known: &knownParameters{},
+		cancels: cancelTable{held: make(map[uint32]*cancelEntry)},
+		tenants: make(map[registry.TenantID]map[*session]struct{}),
+	}
+}
+
+// Serve accepts connections until ctx ends. Then it lets transactions finish, for as long as Options.Drain allows, and
+// returns when the last session has ended. The listener is closed. The error is nil after a drain.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	running, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	context.AfterFunc(ctx, func() { l.Close() })
+	ticks, stopTicks := context.WithCancel(ctx)
+	defer stopTicks()
+	s.rechecks.Go(func() { s.recheckRegularly(ticks) })
+	err := s.accept(ctx, running, l)
+	s.drain(stop)
+	stopTicks()
+	s.rechecks.Wait()
+	return err
+}
+
+func (s *Server) accept(ctx, running context.Context, l net.Listener) error {
+	for pause := time.Duration(0); ; {
+		conn, err := l.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			s.connections.Go(func() { s.handle(running, conn) })
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return err
+		default: // out of descriptors, for example: the clients in the backlog wait
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.o.Logger.Warn("cannot accept", "error", err, "pause", pause)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// handle is the goroutine of one client connection.
+func (s *Server) handle(running context.Context, conn net.Conn) {
+	began := time.Now()
+	ctx, end := context.WithCancelCause(running)
+	session := &session{server: s, o: &s.o, id: s.lastID.Add(1), client: conn, ctx: ctx, end: end}
+	s.o.Metrics.ClientConnected()
+	defer s.o.Metrics.ClientDisconnected()
+	// The raw connection, because a session's own may be in the middle of becoming TLS.
+	settle := onEnd(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) }) //nolint:errcheck
+	err := s.enter()
+	if err == nil {
+		err = ended(ctx, session.serve())
+		session.hangUp()
+		s.leave(session)
+	}
+	end(nil)
+	settle()
+	session.finish(err, began)
+	session.client.Close()
+}
+
+// enter counts a connection in, or refuses it.
+func (s *Server) enter() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.draining:
+		return errShutdown
+	case s.clients >= s.o.MaxClients:
+		return errTooManyClients
+	case s.startups >= s.o.MaxStartups:
+		return errTooManyStartups
+	}
+	s.clients++
+	s.startups++
+	return nil
+}
+
+func (s *Server) leave(session *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clients--
+	if session.route.Load() == nil {
+		s.startups--
+	}
+}
+
+// admit makes an authenticated connection a session of its tenant.
+func (s *Server) admit(sess *session, route router.Route) error {
+	id := route.Tenant.ID
+	limit := route.Tenant.Route.Limits.MaxClients
+	if limit == 0 {
+		limit = s.o.TenantClients
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if limit > 0 && len(s.tenants[id]) >= limit {
+		return errTenantClients
+	}
+	if s.draining {
+		return errShutdown
+	}
+	if s.tenants[id] == nil {
+		s.tenants[id] = make(map[*session]struct{})
+	}
+	s.tenants[id][sess] = struct{}{}
+	s.startups--
+	sess.route.Store(&route)
+	sess.link = sess.newLink(route)
+	s.o.Metrics.SessionOpened(string(id))
+	return nil
+}
+
+// dismiss takes a session out.
+func (s *Server) dismiss(session *session) {
+	s.cancels.withdraw(session.link.key)
+	id := session.route.Load().Tenant.ID
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.tenants[id], session)
+	if len(s.tenants[id]) == 0 {
+		delete(s.tenants, id)
+	}
+}
+
+// cancel serves a CancelRequest. Postgres answers none, whether or not the key is known (section 55.2.8).
+func (s *Server) cancel(ctx context.Context, key cancelKey) error {
+	if session := s.cancels.find(key); session != nil {
+		if err := session.link.cancel(ctx); err != nil {
+			s.o.Logger.Warn("cannot pass a cancel request on", "error", err)
+		}
+	}
+	return nil
+}
+
+// RegistryChanged tells that a row of the registry has changed: payload is a tenant id, "login/" and a login's name, or
+// "*". Sessions that may not go on are ended. It returns at once.
+func (s *Server) RegistryChanged(payload string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining || len(s.tenants) == 0 {
+		return
+	}
+	s.rechecks.Go(func() { s.recheck(payload) })
+}
+
+func (s *Server) recheckRegularly(ctx context.Context) {
+	ticker := time.NewTicker(s.o.Recheck)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			s.recheck("*")
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Server) recheck(payload string) {
+	s.recheckTurn.Lock()
+	defer s.recheckTurn.Unlock()
+	for _, session := range s.concerned(payload) {
+		session.recheck(session.ctx)
+	}
+}
+
+// concerned lists the sessions that a change in the registry may touch.
+func (s *Server) concerned(payload string) []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var found []*session
+	for id, sessions := range s.tenants {
+		for session := range sessions {
+			if payload == "*" || payload == string(id) || payload == "login/"+session.route.Load().User {
+				found = append(found, session)
+			}
+		}
+	}
+	return found
+}
+
+// drain ends the sessions: those between transactions at once, the others after theirs, all when time is up.
+func (s *Server) drain(stop context.CancelCauseFunc) {
+	s.mu.Lock()
+	s.draining = true
+	s.mu.Unlock()
+	for _, session := range s.concerned("*") {
+		session.link.drain()
+	}
+	done := make(chan struct{})
+	go func() { s.connections.Wait(); close(done) }()
+	timer := time.NewTimer(s.o.Drain)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		stop(errShutdown)
+		<-done
+	}
+}
+
+// acquire leases a server connection for the session's present route.
+func (s *session) acquire(ctx context.Context) (*pool.Conn, error) {
+	route := s.route.Load()
+	return s.o.Pool.Acquire(ctx, route.Target, route.MaxConnections)
+}
+
+// refusedLevel keeps a wrong password out of the errors, and a port scan out of everything.
+func refusedLevel(err error) slog.Level {
+	var gone *clientGoneError
+	switch {
+	case err == nil, errors.As(err, &gone):
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

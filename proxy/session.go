@@ -1,0 +1,177 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgproto3/v2"
+
+	"github.com/docex-proxy/docex-proxy/proxy/relay"
+	"github.com/docex-proxy/docex-proxy/router"
+)
+
+// session is one client connection from accept to close. Its goroutine owns it; others may only call end, cancel,
+// drain and recheck.
+type session struct {
+	server *Server
+	o      *Options
+	id     uint64
+
+	client net.Conn  // the TLS connection once there is one
+	tls    *tls.Conn // nil without TLS
+
+	ctx context.Context // ends with the session; its cause is the reason
+	end context.CancelCauseFunc
+
+	start router.Startup               // what the client said, to be judged again when the registry changes
+	route atomic.Pointer[router.Route] // nil before the login
+	link  *link
+}
+
+// serve is the story of one client connection. The error says why it ended, nil when the client said goodbye.
+func (s *session) serve() error {
+	said, err := s.open(s.ctx)
+	if err != nil {
+		return err
+	}
+	if said.cancel != (cancelKey{}) {
+		return s.server.cancel(s.ctx, said.cancel)
+	}
+	s.start = said.Startup
+	route, err := s.o.Router.Route(s.ctx, s.start)
+	if err != nil {
+		return err
+	}
+	if err := s.authenticate(route); err != nil {
+		return err
+	}
+	if err := s.server.admit(s, route); err != nil {
+		return err
+	}
+	defer s.server.dismiss(s)
+	if err := s.welcome(); err != nil {
+		return err
+	}
+	return s.link.run()
+}
+
+// welcome brings the login to its end: the parameters of the tenant's server with the client's settings applied, our
+// own cancel key, and the first ReadyForQuery (section 55.2.1).
+func (s *session) welcome() error {
+	s.client.SetDeadline(time.Time{}) //nolint:errcheck // a closed connection fails its write too
+	if s.ctx.Err() != nil {
+		return context.Cause(s.ctx) // checked after the deadline is lifted, so that an end is never overwritten
+	}
+	key := s.server.cancels.issue(s)
+	s.link.key = key
+	if err := s.link.login(s.server.known); err != nil {
+		return err
+	}
+	return s.say(&pgproto3.BackendKeyData{ProcessID: key.pid, SecretKey: key.secret}, &pgproto3.ReadyForQuery{TxStatus: 'I'})
+}
+
+// newLink makes the session's machine and its driver, for the route it has been given.
+func (s *session) newLink(route router.Route) *link {
+	l := &link{
+		ctx: s.ctx, end: s.end, client: s.client, o: s.o,
+		acquire: s.acquire,
+		tenant:  s.o.Metrics.Tenant(string(route.Tenant.ID)),
+		machine: relay.NewSession(relay.Config{
+			ID: s.id, Settings: relay.NewPairs(route.Settings),
+			MaxStatementBytes: s.o.MaxStatementBytes, MaxStatements: s.o.MaxStatements,
+		}),
+		settings: relay.NewPairs(route.Settings),
+		target:   route.Target,
+		progress: make(chan struct{}, 1),
+	}
+	l.settle = onEnd(s.ctx, l.interrupt)
+	return l
+}
+
+// say sends messages to a client that is not yet in its session.
+func (s *session) say(messages ...pgproto3.BackendMessage) error {
+	b, err := encode(messages...)
+	if err != nil {
+		return err
+	}
+	return s.send(b)
+}
+
+// send writes to a client that is not yet in its session.
+func (s *session) send(b []byte) error {
+	if _, err := s.client.Write(b); err != nil {
+		return &clientGoneError{err}
+	}
+	return nil
+}
+
+// recheck asks the router again, and ends the session when it would no longer be let in. A route that has changed
+// serves the session from its next transaction on.
+func (s *session) recheck(ctx context.Context) {
+	route, err := s.o.Router.Route(ctx, s.start)
+	var refusal *router.Refusal
+	switch {
+	case errors.As(err, &refusal) && !errors.Is(err, router.ErrRegistryOffline):
+		s.end(&endedError{refusal: refusal})
+	case err != nil: // nothing is known against the session
+	case route.Denied != nil:
+		s.end(&endedError{refusal: route.Denied})
+	default:
+		s.route.Store(&route)
+	}
+}
+
+// finish tells the client why its connection ends and writes the session's one line in the log.
+func (s *session) finish(err error, began time.Time) {
+	user := s.start.Parameters["user"]
+	var gone *clientGoneError
+	reason, told := "client_closed", false
+	if err != nil && !errors.As(err, &gone) {
+		v := judge(err, user, s.o.ExposeTenantErrors)
+		reason = v.reason
+		if s.link == nil || !s.link.sawFatal() {
+			told = s.sayLast(v.response())
+		}
+	}
+	route := s.route.Load()
+	if route == nil {
+		if reason != "client_closed" {
+			s.o.Metrics.SessionRefused(reason)
+		}
+		s.o.Logger.Log(s.ctx, refusedLevel(err), "connection refused", "client", s.client.RemoteAddr().String(), "user", user,
+			"reason", reason, "error", text(err), "told", told)
+		return
+	}
+	s.o.Metrics.SessionClosed(string(route.Tenant.ID), reason)
+	s.o.Logger.Info("session ended", "tenant", string(route.Tenant.ID), "login", route.User, "client", s.client.RemoteAddr().String(),
+		"seconds", time.Since(began).Seconds(), "transactions", s.link.transactions(), "reason", reason, "error", text(err))
+}
+
+// lastWords is how long a client gets to take its last message.
+const lastWords = time.Second
+
+func (s *session) sayLast(m pgproto3.BackendMessage) bool {
+	return s.client.SetDeadline(time.Now().Add(lastWords)) == nil && s.say(m) == nil
+}
+
+// hangUp lets go of what the session still holds on the server's side.
+func (s *session) hangUp() {
+	if s.link != nil {
+		s.link.close()
+	}
+}
+
+// onEnd runs f once ctx has ended. settle waits until f has run, or is certain never to.
+func onEnd(ctx context.Context, f func()) (settle func()) {
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { defer close(done); f() })
+	return func() {
+		if !stop() {
+			<-done
+		}
+	}
+}

@@ -1,0 +1,75 @@
+package router
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// notSettings are the startup parameters that Postgres does not treat as run-time parameters, and our own.
+var notSettings = map[string]bool{
+	"user": true, "database": true, "options": true, "replication": true,
+	parameterTenant: true, parameterTenantAlias: true,
+}
+
+// refusedSettings would change who the session is, or load code before the first statement.
+var refusedSettings = map[string]bool{
+	"role": true, "session_authorization": true, "is_superuser": true,
+	"session_preload_libraries": true, "local_preload_libraries": true, "shared_preload_libraries": true,
+}
+
+// startupSettings lists the run-time parameters of a startup message, names in lower case, each once: like Postgres
+// it lets a parameter of its own win over one inside "options".
+func startupSettings(parameters map[string]string, options []setting) ([]setting, error) {
+	values := make(map[string]string)
+	for _, s := range options {
+		values[strings.ToLower(s.name)] = s.value
+	}
+	for name, value := range parameters {
+		if !notSettings[name] && !strings.HasPrefix(name, "_pq_.") {
+			values[strings.ToLower(name)] = value
+		}
+	}
+	var found []setting
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if notSettings[name] && name != "options" {
+			continue
+		}
+		if refusedSettings[name] || !settingName(name) {
+			return nil, &Refusal{Err: ErrSettingRefused, Detail: fmt.Sprintf("%q", name)}
+		}
+		found = append(found, setting{name: name, value: values[name]})
+	}
+	return found, nil
+}
+
+// settingName reports whether a text can be the name of a run-time parameter.
+func settingName(name string) bool {
+	for part := range strings.SplitSeq(name, ".") {
+		if part == "" || part[0] >= '0' && part[0] <= '9' {
+			return false
+		}
+		for _, c := range []byte(part) {
+			if !(c == '_' || c == '$' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || c >= 0x80) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// settingsOf gives the session's settings as a map. A search_path that starts with the tenant's own schema is
+// written with quotes: DocEX sends it bare, and Postgres would fold its case.
+func settingsOf(settings []setting, schema string) map[string]string {
+	values := make(map[string]string, len(settings))
+	for _, s := range settings {
+		if s.name == "search_path" {
+			if first, rest := firstSchema(s.value); first == schema {
+				s.value = quoteIdentifier(schema) + rest
+			}
+		}
+		values[s.name] = s.value
+	}
+	return values
+}
