@@ -24,7 +24,7 @@ type link struct {
 	settings relay.Pairs
 	target   pool.Target
 	key      cancelKey
-	settle   func() // waits until interrupt has run for the end of ctx
+	settle   func()        // waits until interrupt has run for the end of ctx
 	progress chan struct{} // a hint, for a client that is held back, that the server has answered something
 
 	mu       sync.Mutex // guards what follows

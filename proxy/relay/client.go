@@ -197,7 +197,7 @@ func (s *Session) parse(body, msg []byte, total int, out *Output) (bool, Verdict
 	if !ok {
 		return false, More, protocolViolation("invalid string in message")
 	}
-	if len(msg) < total {
+	if total > s.cfg.MaxStatementBytes {
 		s.fail(&Error{Severity: "ERROR", Code: "54000", Message: "prepared statement is too long",
 			Hint: "limits.max_statement_bytes bounds it."}, out)
 		return false, More, nil

@@ -199,7 +199,7 @@ func (s *Session) copyStarts() {
 			return
 		case expectSync:
 			s.queue.remove(i)
-			s.unsynced = true
+			s.unsynced = s.head().kind == expectExecute
 		default:
 			i++
 		}

@@ -1,0 +1,429 @@
+package relay_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/docex-proxy/docex-proxy/proxy/relay"
+)
+
+func expectMessages(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("client got\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+	}
+}
+
+func TestASimpleQueryAttachesAndReleases(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.send(query("SELECT 1"))
+	expectMessages(t, s.got(), "T:", "D:SELECT 1", "C:SELECT", "Z:I")
+	if s.released != 1 || s.session.Attached() {
+		t.Errorf("released %d times, attached %v", s.released, s.session.Attached())
+	}
+}
+
+func TestATransactionKeepsItsConnection(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.send(query("BEGIN"))
+	s.send(query("SELECT 1"))
+	if s.released != 0 || !s.session.Attached() {
+		t.Fatal("released in mid-transaction")
+	}
+	s.send(query("COMMIT"))
+	if s.released != 1 {
+		t.Error("not released after COMMIT")
+	}
+}
+
+func TestAPipelineIsReleasedOnlyAfterItsLastAnswer(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.send(join(query("SELECT 1"), query("SELECT 2"), query("SELECT 3")))
+	expectMessages(t, s.got(), "T:", "D:SELECT 1", "C:SELECT", "Z:I", "T:", "D:SELECT 2", "C:SELECT", "Z:I", "T:", "D:SELECT 3", "C:SELECT", "Z:I")
+	if s.released != 1 {
+		t.Errorf("released %d times", s.released)
+	}
+}
+
+func TestExtendedMessagesWithoutASyncKeepTheConnection(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.send(join(parse("", "SELECT 1"), bind(""), execute(), message('H')))
+	expectMessages(t, s.got(), "1:", "2:", "D:SELECT 1", "C:SELECT")
+	if s.released != 0 {
+		t.Fatal("released before the Sync")
+	}
+	s.send(sync())
+	expectMessages(t, s.got(), "Z:I")
+	if s.released != 1 {
+		t.Error("not released after the Sync")
+	}
+}
+
+func TestAStatementFollowsItsSessionToAnotherConnection(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.send(join(parse("s1", "SELECT 1"), sync()))
+	expectMessages(t, s.got(), "1:", "Z:I")
+	s.server, s.double = relay.NewServer(nil, 10), newDouble() // another connection, which has never seen it
+	s.send(join(bind("s1"), execute(), sync()))
+	expectMessages(t, s.got(), "2:", "D:SELECT 1", "C:SELECT", "Z:I")
+	if got := s.double.seen; len(got) != 4 || !strings.HasPrefix(got[0], "P:dx1|SELECT 1") {
+		t.Errorf("server saw %q", got)
+	}
+	s.send(join(bind("s1"), execute(), sync()))
+	if got := s.double.seen[4:]; len(got) != 3 {
+		t.Errorf("prepared again: %q", got)
+	}
+}
+
+func TestADescribeAloneReplaysItsParse(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.send(join(parse("s1", "SELECT 1"), sync()))
+	s.got()
+	s.server, s.double = relay.NewServer(nil, 10), newDouble()
+	s.send(join(describe("s1"), sync()))
+	expectMessages(t, s.got(), "t:", "n:", "Z:I")
+}
+
+func TestTheUnnamedStatementFollowsToo(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.send(join(parse("", "SELECT 1"), sync()))
+	s.got()
+	s.server, s.double = relay.NewServer(nil, 10), newDouble()
+	s.send(join(bind(""), execute(), sync()))
+	expectMessages(t, s.got(), "2:", "D:SELECT 1", "C:SELECT", "Z:I")
+}
+
+func TestAnotherSessionsUnnamedStatementIsNeverRun(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.double.statements[""] = "SELECT secret"
+	s.send(join(bind(""), execute(), sync()))
+	expectMessages(t, s.got(), "E:SERRORVERRORC26000Munnamed prepared statement does not exist", "Z:I")
+}
+
+func TestANameOfOursMeansNothingToClients(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.send(join(parse("s1", "SELECT 1"), sync()))
+	s.got()
+	s.send(join(bind("dx1"), execute(), sync()))
+	expectMessages(t, s.got(), `E:SERRORVERRORC26000Mprepared statement "dx1" does not exist`, "Z:I")
+}
+
+func TestTwoSessionsShareOneStatementOnTheServer(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.send(join(parse("a", "SELECT 1"), sync()))
+	other := newStage(relay.Config{})
+	other.server, other.double = s.server, s.double
+	other.send(join(parse("b", "SELECT 1"), bind("b"), execute(), sync()))
+	expectMessages(t, other.got(), "1:", "2:", "D:SELECT 1", "C:SELECT", "Z:I")
+	if len(s.double.statements) != 1 {
+		t.Errorf("server holds %v", s.double.statements)
+	}
+}
+
+func TestAParseOfATakenNameFailsInItsPlace(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.send(join(parse("s1", "SELECT 1"), sync()))
+	s.got()
+	s.send(join(parse("s1", "SELECT 2"), bind("s1"), execute(), sync()))
+	expectMessages(t, s.got(), `E:SERRORVERRORC42P05Mprepared statement "s1" already exists`, "Z:I")
+	s.send(join(bind("s1"), execute(), sync()))
+	expectMessages(t, s.got(), "2:", "D:SELECT 1", "C:SELECT", "Z:I")
+}
+
+func TestAnErrorSkipsToSyncAndTakesBackWhatWasSkipped(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.send(join(parse("kept", "SELECT 0"), sync()))
+	s.got()
+	s.send(join(parse("", "SELECT fail"), parse("s2", "SELECT 2"), closeStatement("kept"), sync()))
+	expectMessages(t, s.got(), "E:SERRORVERRORC42601Msyntax error", "Z:I")
+	s.send(join(bind("s2"), sync()))
+	expectMessages(t, s.got(), `E:SERRORVERRORC26000Mprepared statement "s2" does not exist`, "Z:I")
+	s.send(join(bind("kept"), execute(), sync()))
+	expectMessages(t, s.got(), "2:", "D:SELECT 0", "C:SELECT", "Z:I")
+}
+
+func TestAStatementPutInByUsIsPutInAgainAfterItsSegmentFailed(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.send(join(parse("s1", "SELECT 1"), sync()))
+	s.got()
+	s.server, s.double = relay.NewServer(nil, 10), newDouble()
+	s.send(join(parse("", "SELECT fail"), bind("s1"), execute(), sync(), bind("s1"), execute(), sync()))
+	expectMessages(t, s.got(), "E:SERRORVERRORC42601Msyntax error", "Z:I", "2:", "D:SELECT 1", "C:SELECT", "Z:I")
+}
+
+func TestTheStatementsOfAServerAreBounded(t *testing.T) {
+	s := newStage(relay.Config{})
+	for i := range 50 {
+		s.send(join(parse(fmt.Sprint("s", i), fmt.Sprint("SELECT ", i)), sync()))
+	}
+	if n := len(s.double.statements); n > 11 {
+		t.Errorf("server holds %d statements", n)
+	}
+	s.got()
+	s.send(join(bind("s0"), execute(), sync()))
+	expectMessages(t, s.got(), "2:", "D:SELECT 0", "C:SELECT", "Z:I")
+}
+
+func TestASessionsStatementsAreBounded(t *testing.T) {
+	s := newStage(relay.Config{MaxStatements: 3, MaxStatementBytes: 1000})
+	for i := range 4 {
+		s.send(join(parse(fmt.Sprint("s", i), "SELECT 1"), sync()))
+	}
+	got := s.got()
+	if last := got[len(got)-2]; !strings.Contains(last, "54000") {
+		t.Errorf("the fourth statement was answered %q", last)
+	}
+	s.send(join(closeStatement("s0"), sync(), parse("big", "SELECT "+strings.Repeat("x", 20<<10)), sync(), parse("s9", "SELECT 1"), sync()))
+	expectMessages(t, s.got(), "3:", "Z:I",
+		"E:SERRORVERRORC54000Mprepared statement is too longHlimits.max_statement_bytes bounds it.", "Z:I", "1:", "Z:I")
+}
+
+func TestDeallocateFindsAProtocolStatement(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.send(join(parse("s1", "SELECT 1"), sync()))
+	s.got()
+	s.send(query("DEALLOCATE s1"))
+	expectMessages(t, s.got(), "C:DEALLOCATE", "Z:I")
+	s.send(join(bind("s1"), sync()))
+	expectMessages(t, s.got(), `E:SERRORVERRORC26000Mprepared statement "s1" does not exist`, "Z:I")
+}
+
+func TestDiscardAllForgetsStatementsOnBothSides(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.send(join(parse("s1", "SELECT 1"), sync()))
+	s.send(query("DISCARD ALL"))
+	s.got()
+	s.send(join(parse("s1", "SELECT 1"), bind("s1"), execute(), sync()))
+	expectMessages(t, s.got(), "1:", "2:", "D:SELECT 1", "C:SELECT", "Z:I")
+}
+
+func TestCopyInSwallowsASync(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.send(join(query("COPY t FROM STDIN"), sync()))
+	s.send(join(message('d', []byte("row\n")), sync(), message('c')))
+	expectMessages(t, s.got(), "G:", "C:COPY 1", "Z:I")
+	if s.released != 1 {
+		t.Error("not released after COPY")
+	}
+}
+
+func TestWhatIsLeftOfAFailedCopyIsDropped(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.send(query("COPY fail"))
+	s.send(join(message('d', []byte("row\n")), message('c')))
+	s.send(query("SELECT 1"))
+	expectMessages(t, s.got(), "E:SERRORVERRORC42601Msyntax error", "Z:I", "T:", "D:SELECT 1", "C:SELECT", "Z:I")
+}
+
+func TestSettingsAreCarriedAndReported(t *testing.T) {
+	s := newStage(relay.Config{Settings: relay.NewPairs(map[string]string{"application_name": "it's"})})
+	s.send(query("SELECT 1"))
+	if got := s.double.seen[0]; got != `Q:SELECT pg_catalog.set_config( E'application_name',  E'it''s', false)|` {
+		t.Errorf("first the server saw %q", got)
+	}
+	s.send(query("SELECT 2"))
+	if n := len(s.double.seen); n != 3 {
+		t.Errorf("settings applied again: %q", s.double.seen)
+	}
+	other := newStage(relay.Config{})
+	other.server, other.double = s.server, s.double
+	other.send(query("SELECT 3"))
+	if got := s.double.seen[3]; got != "Q:RESET ALL|" {
+		t.Errorf("another session's settings stay: %q", s.double.seen[3:])
+	}
+}
+
+func TestASetIsAskedForAfterItsCommitAndKept(t *testing.T) {
+	s := newStage(relay.Config{Settings: relay.NewPairs(map[string]string{"datestyle": "ISO"})})
+	s.double.settings = "search_path=tenant_acme,app.user=alice"
+	s.send(query("SET search_path TO tenant_acme; SET app.user = 'alice'"))
+	expectMessages(t, s.got(), "T:", "D:6SET search_path TO tenant_acme; SET app.user = 'alice'", "C:SET", "Z:I")
+	asked := s.double.seen[len(s.double.seen)-1]
+	if !strings.Contains(asked, "pg_settings") || !strings.Contains(asked, `current_setting( E'app.user', true)`) {
+		t.Errorf("asked %q", asked)
+	}
+	if s.released != 1 {
+		t.Error("not released after the answer")
+	}
+	s.server, s.double = relay.NewServer(nil, 10), newDouble()
+	s.send(query("SELECT 1"))
+	want := `Q:SELECT pg_catalog.set_config( E'app.user',  E'alice', false), pg_catalog.set_config( E'datestyle',  E'ISO', false),` +
+		` pg_catalog.set_config( E'search_path',  E'tenant_acme', false)|`
+	if s.double.seen[0] != want {
+		t.Errorf("a new connection saw %q", s.double.seen[0])
+	}
+}
+
+func TestAPinKeepsTheConnectionUntilItIsGone(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.double.settings = "=temporary"
+	s.send(query("CREATE TEMP TABLE x()"))
+	if s.released != 0 || s.session.Pins() != relay.PinTemporary {
+		t.Fatalf("released %d, pins %v", s.released, s.session.Pins().Names())
+	}
+	s.double.settings = ""
+	s.send(query("DISCARD ALL"))
+	if s.released != 1 || s.session.Pins() != 0 {
+		t.Errorf("released %d, pins %v", s.released, s.session.Pins().Names())
+	}
+}
+
+func TestARefusalAnswersOneRequest(t *testing.T) {
+	for name, c := range map[string]struct {
+		request []byte
+		want    []string
+	}{
+		"simple":   {query("SELECT 1"), []string{"E:SERRORVERRORC53300Mbusy", "Z:I"}},
+		"extended": {join(parse("s1", "SELECT 1"), bind("s1"), execute(), sync()), []string{"E:SERRORVERRORC53300Mbusy", "Z:I"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(relay.Config{})
+			s.session.Refuse(&relay.Error{Severity: "ERROR", Code: "53300", Message: "busy"})
+			s.send(c.request)
+			expectMessages(t, s.got(), c.want...)
+			s.send(query("SELECT 2"))
+			expectMessages(t, s.got(), "T:", "D:SELECT 2", "C:SELECT", "Z:I")
+		})
+	}
+}
+
+func TestMalformedMessagesEndTheSession(t *testing.T) {
+	for name, b := range map[string][]byte{
+		"a negative length":       {'Q', 0xff, 0xff, 0xff, 0xff},
+		"a length below 4":        {'Q', 0, 0, 0, 3},
+		"an oversized length":     {'Q', 0x7f, 0xff, 0xff, 0xff},
+		"an unknown type":         {'~', 0, 0, 0, 4},
+		"a password":              message('p', "secret"),
+		"an oversized Sync":       append([]byte{'S', 0, 0, 0xff, 0xff}, make([]byte, 100)...),
+		"Parse without strings":   message('P', []byte("abc")),
+		"Parse with bad types":    message('P', "", "SELECT 1", 5),
+		"Bind without strings":    message('B', []byte("abc")),
+		"Describe of nothing":     message('D', 'X', "a"),
+		"Close without its end":   message('C', 'S', []byte("abc")),
+		"Close with bytes behind": message('C', 'S', "abc", "d"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(relay.Config{})
+			s.send(b)
+			var e *relay.Error
+			if !errors.As(s.err, &e) || e.Code != "08P01" || e.Severity != "FATAL" {
+				t.Errorf("got %v", s.err)
+			}
+		})
+	}
+}
+
+func TestTerminateNeverReachesTheServer(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.send(join(query("BEGIN"), message('X')))
+	if !s.ended || slices.ContainsFunc(s.double.seen, func(m string) bool { return m[0] == 'X' }) {
+		t.Errorf("ended %v, server saw %q", s.ended, s.double.seen)
+	}
+	if s.session.Clean() {
+		t.Error("a connection in mid-transaction is called clean")
+	}
+}
+
+func TestAHalfSentMessageIsNeverCalledClean(t *testing.T) {
+	whole := query(strings.Repeat("x", 100<<10))
+	for _, n := range []int{20 << 10, 50 << 10, len(whole) - 1} {
+		s := newStage(relay.Config{})
+		s.send(whole[:n])
+		if !s.session.Attached() || s.session.Clean() || !s.session.MidFrame() {
+			t.Errorf("at %d: attached %v, clean %v", n, s.session.Attached(), s.session.Clean())
+		}
+	}
+	s := newStage(relay.Config{})
+	s.send(query("SELECT 1")[:8])
+	if s.session.Attached() {
+		t.Error("a short message is forwarded before it is whole")
+	}
+}
+
+// scenario is a client's stream with a bit of everything.
+func scenario() []byte {
+	return join(
+		query("SELECT 1"), parse("s1", "SELECT 1"), describe("s1"), sync(),
+		bind("s1"), execute(), sync(), query("BEGIN"), parse("", "SELECT crash"), bind(""), execute(), parse("lost", "x"), sync(),
+		query("ROLLBACK"), bind("lost"), sync(), query("COPY t"), message('d', []byte("a")), message('c'),
+		query("SELECT "+strings.Repeat("y", 17<<10)), parse("s2", "SELECT 2"), parse("s3", "SELECT 2"), message('H'),
+		closeStatement("s2"), bind("s3"), execute(), sync(), query("SET a.b = 1"), message('F', []byte{0, 0, 0, 1}, 0, 0, 0), query("SELECT fail"),
+	)
+}
+
+func TestAnySplitOfTheBytesGivesTheSameTranscript(t *testing.T) {
+	whole := newStage(relay.Config{})
+	whole.send(scenario())
+	want := whole.got()
+	if whole.err != nil || len(want) < 40 {
+		t.Fatalf("%d messages, %v", len(want), whole.err)
+	}
+	for seed := range uint64(60) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		largest := []int{1, 3, 7, 100, 5000, 60000}[seed%6]
+		s := newStage(relay.Config{})
+		s.cut = func(n int) int { return min(n, 1+r.IntN(largest)) }
+		for rest := scenario(); len(rest) > 0; {
+			n := min(len(rest), 1+r.IntN(largest))
+			s.send(rest[:n])
+			rest = rest[n:]
+		}
+		if got := s.got(); s.err != nil || !slices.Equal(got, want) {
+			t.Fatalf("seed %d, pieces up to %d: %v\n%s", seed, largest, s.err, strings.Join(got, "\n"))
+		}
+	}
+}
+
+// FuzzFromClient: whatever a client sends, the machine does not panic, consumes no more than it was given, and what the
+// server is sent is whole messages of types that a frontend may send.
+func FuzzFromClient(f *testing.F) {
+	f.Add(scenario(), uint64(1))
+	f.Add(join(query("SELECT 1"), message('X')), uint64(2))
+	f.Add(join(parse("a", "b"), bind("a"), closeStatement("a"), sync()), uint64(3))
+	f.Add([]byte{'Q', 0xff, 0xff, 0xff, 0xff}, uint64(4))
+	f.Add(join(query("COPY t"), sync(), parse("a", "fail"), message('f', "x")), uint64(5))
+	f.Fuzz(func(t *testing.T, stream []byte, seed uint64) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		s := newStage(relay.Config{MaxStatementBytes: 4096, MaxStatements: 5})
+		for rest := stream; len(rest) > 0 && s.err == nil && !s.ended; {
+			n := min(len(rest), 1+r.IntN(64))
+			s.send(rest[:n])
+			rest = rest[n:]
+		}
+		for _, m := range s.double.seen {
+			if !strings.ContainsRune("QPBDECHSFdcf", rune(m[0])) {
+				t.Errorf("the server was sent %q", m)
+			}
+		}
+		if len(s.double.in) > 0 && s.err == nil && s.session.Clean() {
+			t.Errorf("clean with %d bytes of a message half sent", len(s.double.in))
+		}
+	})
+}
+
+// FuzzFromServer: whatever a server sends, the machine does not panic and consumes no more than it was given.
+func FuzzFromServer(f *testing.F) {
+	f.Add(join(message('T', 0), message('C', "SELECT 1"), message('Z', 'I')))
+	f.Add(message('E', 'S', "ERROR", byte(0)))
+	f.Add(message('S', "TimeZone", "UTC"))
+	f.Add([]byte{'D', 0x7f, 0xff, 0xff, 0xff, 0})
+	f.Add([]byte{'E', 0x7f, 0xff, 0xff, 0xff, 0})
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		for _, request := range [][]byte{query("SET x.y = 1"), join(parse("a", "b"), bind("a"), execute(), sync())} {
+			session := relay.NewSession(relay.Config{ID: 1, MaxStatementBytes: 1000, MaxStatements: 10})
+			var out relay.Output
+			session.Attach(relay.NewServer(nil, 2), &out)
+			if _, _, err := session.FromClient(request, &out); err != nil {
+				t.Fatal(err)
+			}
+			n, _, err := session.FromServer(stream, &out)
+			if n > len(stream) {
+				t.Errorf("consumed %d of %d bytes (%v)", n, len(stream), err)
+			}
+		}
+	})
+}
