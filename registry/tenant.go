@@ -51,7 +51,9 @@ func ParseTenantID(text string) (TenantID, error) {
 }
 
 // IsSystem reports whether the id is reserved for system tenants.
-func (id TenantID) IsSystem() bool { return id == SystemTenantID || systemPattern.MatchString(string(id)) }
+func (id TenantID) IsSystem() bool {
+	return id == SystemTenantID || systemPattern.MatchString(string(id))
+}
 
 // Status is where a tenant stands in its life.
 type Status string
@@ -127,4 +129,6 @@ type Login struct {
 func (l *Login) Permits(id TenantID) bool { return l.AllTenants || slices.Contains(l.Tenants, id) }
 
 // Expired reports whether the login's VALID UNTIL has passed; the zero time never does.
-func (l *Login) Expired(now time.Time) bool { return !l.ValidUntil.IsZero() && !now.Before(l.ValidUntil) }
+func (l *Login) Expired(now time.Time) bool {
+	return !l.ValidUntil.IsZero() && !now.Before(l.ValidUntil)
+}

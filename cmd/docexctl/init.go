@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/docex-proxy/docex-proxy/internal/secret"
+	"github.com/docex-proxy/docex-proxy/provision"
+)
+
+// initFlags are the flags of the verb init.
+type initFlags struct {
+	actor         string
+	rekey, dryRun bool
+}
+
+func (c *cli) initCommand() *cobra.Command {
+	var f initFlags
+	command := &cobra.Command{
+		Use:   "init",
+		Short: "Create the registry, the system tenant and the proxy's roles",
+		Long: `init creates schema docex_system with the registry and the system tenant, the roles docex_owner, docex_pool and
+docex_registry, the schema ext and, where there is none, the master key. It can be run again and completes what is
+missing. It takes the rights of PUBLIC on the database and on schema public away: a login that relied on them needs
+a GRANT afterwards.`,
+		Args: arguments(cobra.NoArgs),
+		RunE: func(command *cobra.Command, _ []string) error { return c.initialise(command.Context(), f) },
+	}
+	flags := command.Flags()
+	flags.StringVar(&f.actor, "created-by", "system", "`NAME` of who does it, for the registry")
+	flags.BoolVar(&f.rekey, "rekey", false, "derive the passwords of all roles from the key at hand; every proxy needs the same key afterwards")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "print the SQL and change nothing")
+	flags.Bool("multi-tenancy-enabled", true, "accepted for DocEX's sake: it is always on")
+	return command
+}
+
+func (c *cli) initialise(ctx context.Context, f initFlags) error {
+	path, err := c.keyPath()
+	if err != nil {
+		return err
+	}
+	if _, err := c.database(); err != nil { // before a key is written
+		return err
+	}
+	key, created, err := initialKey(path, f.dryRun)
+	if err != nil {
+		return err
+	}
+	provisioner, err := c.provisioner(key, f.dryRun)
+	if err != nil {
+		return err
+	}
+	result, err := provisioner.Init(ctx, provision.InitRequest{Actor: f.actor, Rekey: f.rekey, NewKey: created})
+	if is[*provision.KeyMismatchError](err) {
+		return keyMismatch(path, created && !f.dryRun, err)
+	}
+	if err != nil {
+		return err
+	}
+	if f.dryRun {
+		return c.nothingChanged()
+	}
+	return c.printInit(initView{
+		Database:     result.Database,
+		Created:      result.Created,
+		RolesCreated: list(result.RolesCreated),
+		RolesRekeyed: list(result.RolesRekeyed),
+		RegistryDSN:  result.RegistryDSN,
+		KeyFile:      path,
+		KeyCreated:   created,
+	})
+}
+
+// initialKey reads the key or creates it; a dry run draws one and keeps it to itself.
+func initialKey(path string, dryRun bool) (key secret.Key, created bool, err error) {
+	if !dryRun {
+		return secret.LoadOrCreate(path)
+	}
+	key, err = secret.Load(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return secret.New(), true, nil
+	}
+	return key, false, err
+}
+
+// keyMismatch says what to do about it. A key that was created just now is of no use to anybody, and would stand in
+// the way of the right one.
+func keyMismatch(path string, created bool, err error) error {
+	if created {
+		err = errors.Join(err, os.Remove(path))
+		return fmt.Errorf("%w; no key was at %s: put the file that the proxy uses there, or run `docexctl init --rekey` to replace it", err, path)
+	}
+	return fmt.Errorf("%w in %s: use the file that the proxy uses, or run `docexctl init --rekey` to replace it", err, path)
+}
+
+// initView is what init prints.
+type initView struct {
+	Database     string   `json:"database"`
+	Created      bool     `json:"created"`
+	RolesCreated []string `json:"roles_created"`
+	RolesRekeyed []string `json:"roles_rekeyed"`
+	RegistryDSN  string   `json:"registry_dsn"`
+	KeyFile      string   `json:"key_file"`
+	KeyCreated   bool     `json:"key_created"`
+}
+
+func (c *cli) printInit(v initView) error {
+	return c.print(v, func(w io.Writer) {
+		state := "initialised"
+		if !v.Created {
+			state = "was initialised already, and is complete"
+		}
+		fmt.Fprintf(w, "Registry in database '%s' %s\n", v.Database, state)
+		fmt.Fprintln(w, "  System Tenant:\t_docex_system_")
+		if len(v.RolesCreated) > 0 {
+			fmt.Fprintf(w, "  Roles created:\t%s\n", strings.Join(v.RolesCreated, ", "))
+		}
+		if len(v.RolesRekeyed) > 0 {
+			fmt.Fprintf(w, "  Roles rekeyed:\t%d\n", len(v.RolesRekeyed))
+		}
+		if v.KeyCreated {
+			fmt.Fprintf(w, "  Master key:\tcreated; keep a copy, the roles' passwords are derived from it\n")
+		}
+		fmt.Fprintln(w, "\nNext: put this into the proxy's configuration, then run `docexctl tenant create`")
+		fmt.Fprintf(w, "  registry:\n    dsn: %s\n  master_key_file: %s\n", v.RegistryDSN, v.KeyFile)
+	})
+}

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/docex-proxy/docex-proxy/provision"
+	"github.com/docex-proxy/docex-proxy/registry"
+)
+
+func (c *cli) tenantCommand() *cobra.Command {
+	command := group(&cobra.Command{Use: "tenant", Short: "Create, list and show tenants"})
+	command.AddCommand(c.tenantCreateCommand(), c.tenantListCommand(), c.tenantShowCommand())
+	return command
+}
+
+// tenantFlags are the flags of the verb tenant create.
+type tenantFlags struct {
+	id, displayName, createdBy, isolation, strategy, server, login string
+	ifNotExists, dryRun                                            bool
+}
+
+func (c *cli) tenantCreateCommand() *cobra.Command {
+	var f tenantFlags
+	command := &cobra.Command{
+		Use:   "create ID",
+		Short: "Create a tenant: schema, tables, role, route",
+		Args:  arguments(cobra.MaximumNArgs(1)),
+		RunE:  func(command *cobra.Command, args []string) error { return c.tenantCreate(command.Context(), f, args) },
+	}
+	flags := command.Flags()
+	flags.StringVar(&f.id, "tenant-id", "", "the `ID`, as DocEX spells it")
+	flags.StringVar(&f.displayName, "display-name", "", "`NAME` for people (default: the id)")
+	flags.StringVar(&f.createdBy, "created-by", "cli_user", "`NAME` of who does it, for the registry")
+	flags.StringVar(&f.isolation, "isolation", "", "`LEVEL` of isolation: role (default role)")
+	flags.StringVar(&f.strategy, "isolation-strategy", "", "as DocEX spells it: schema")
+	flags.StringVar(&f.server, "server", "", "the proxy's `NAME` of the server (default main)")
+	flags.StringVar(&f.login, "login", "", "create a login of this `NAME` for the tenant as well and print its password")
+	flags.BoolVar(&f.ifNotExists, "if-not-exists", false, "succeed when the tenant exists")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "print the SQL and change nothing")
+	return command
+}
+
+func (c *cli) tenantCreate(ctx context.Context, f tenantFlags, args []string) error {
+	request, err := f.request(args)
+	if err != nil {
+		return err
+	}
+	if request.SchemaTemplate, err = c.schemaTemplate(); err != nil {
+		return err
+	}
+	key, err := c.loadKey()
+	if err != nil {
+		return err
+	}
+	provisioner, err := c.provisioner(key, f.dryRun)
+	if err != nil {
+		return err
+	}
+	tenant, err := provisioner.CreateTenant(ctx, request)
+	if is[*provision.KeyMismatchError](err) {
+		path, _ := c.keyPath() // loadKey has found it
+		return keyMismatch(path, false, err)
+	}
+	if err != nil {
+		return err
+	}
+	if f.dryRun {
+		return c.nothingChanged()
+	}
+	created := createdTenant{tenantView: viewTenant(tenant)}
+	if f.login == "" {
+		return c.printCreated(created)
+	}
+	login, err := provisioner.CreateLogin(ctx, provision.LoginRequest{Name: f.login, Tenants: []registry.TenantID{tenant.ID}, Actor: f.createdBy})
+	if err != nil {
+		return &partlyDoneError{done: fmt.Sprintf("tenant '%s' is there", tenant.ID), err: err}
+	}
+	c.warn(login.Warning)
+	created.Login = &loginView{Login: login.Login.Name, Password: login.Password}
+	return c.printCreated(created)
+}
+
+// request makes sense of both spellings of the id and of the isolation.
+func (f tenantFlags) request(args []string) (provision.TenantRequest, error) {
+	text := f.id
+	if len(args) > 0 {
+		text = args[0]
+	}
+	switch {
+	case len(args) == 0 && f.id == "":
+		return provision.TenantRequest{}, usagef("name the tenant: `docexctl tenant create ID` or --tenant-id ID")
+	case f.id != "" && f.id != text:
+		return provision.TenantRequest{}, usagef("the argument names tenant %q and --tenant-id names %q", text, f.id)
+	case f.login != "" && f.dryRun:
+		return provision.TenantRequest{}, usagef("--dry-run cannot show --login: its tenant does not exist then")
+	}
+	id, err := registry.ParseTenantID(text)
+	if err != nil {
+		return provision.TenantRequest{}, err
+	}
+	isolation, err := f.level()
+	if err != nil {
+		return provision.TenantRequest{}, err
+	}
+	return provision.TenantRequest{
+		ID:          id,
+		DisplayName: f.displayName,
+		CreatedBy:   f.createdBy,
+		Isolation:   isolation,
+		Server:      f.server,
+		IfNotExists: f.ifNotExists,
+	}, nil
+}
+
+// level reads --isolation and --isolation-strategy, either of which may use the other's words.
+func (f tenantFlags) level() (registry.Isolation, error) {
+	var levels []registry.Isolation
+	for _, word := range []string{f.isolation, f.strategy} {
+		switch level := registry.Isolation(word); level {
+		case "":
+		case schemaStrategy: // DocEX's word for what a role confines here
+			levels = append(levels, registry.IsolationRole)
+		case registry.IsolationRole, registry.IsolationSlot, registry.IsolationTrusted, registry.IsolationDatabase:
+			levels = append(levels, level)
+		default:
+			return "", usagef("unknown isolation %q", word)
+		}
+	}
+	switch {
+	case len(levels) == 0:
+		return registry.IsolationRole, nil
+	case len(levels) == 2 && levels[0] != levels[1]:
+		return "", usagef("--isolation %s and --isolation-strategy %s contradict each other", f.isolation, f.strategy)
+	}
+	return levels[0], nil
+}
+
+const schemaStrategy = "schema"
+
+func (c *cli) tenantListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List all tenants, the oldest first",
+		Args:  arguments(cobra.NoArgs),
+		RunE: func(command *cobra.Command, _ []string) error {
+			return c.withStore(command.Context(), func(store *registry.Store) error {
+				tenants, err := store.Tenants(command.Context())
+				if err != nil {
+					return err
+				}
+				return c.printTenants(tenants)
+			})
+		},
+	}
+}
+
+func (c *cli) tenantShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show ID",
+		Short: "Show one tenant",
+		Args:  arguments(cobra.ExactArgs(1)),
+		RunE: func(command *cobra.Command, args []string) error {
+			return c.withStore(command.Context(), func(store *registry.Store) error {
+				// Not parsed: the system tenant can be shown, and ids that older versions of DocEX allowed.
+				tenant, err := store.Tenant(command.Context(), registry.TenantID(args[0]))
+				if errors.Is(err, registry.ErrNotFound) {
+					return fmt.Errorf("tenant '%s' %w; see `docexctl tenant list`", args[0], provision.ErrNotFound)
+				}
+				if err != nil {
+					return err
+				}
+				view := viewTenant(tenant)
+				return c.print(view, func(w io.Writer) { view.writeLines(w, fmt.Sprintf("Tenant '%s'", view.TenantID)) })
+			})
+		},
+	}
+}

@@ -1,0 +1,153 @@
+package configs
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Config is the whole configuration. The fields are explained in docex-proxy.yaml, key by key.
+type Config struct {
+	Listen        string            `mapstructure:"listen"`
+	HTTP          string            `mapstructure:"http"` // "" = off
+	Log           Log               `mapstructure:"log"`
+	Registry      Registry          `mapstructure:"registry"`
+	MasterKeyFile string            `mapstructure:"master_key_file"`
+	Servers       map[string]Server `mapstructure:"servers"` // by name; empty: the registry's server is "main"
+	Identity      Identity          `mapstructure:"identity"`
+	Auth          Auth              `mapstructure:"auth"`
+	TLS           TLS               `mapstructure:"tls"`
+	Timeouts      Timeouts          `mapstructure:"timeouts"`
+	Limits        Limits            `mapstructure:"limits"`
+	Pool          Pool              `mapstructure:"pool"`
+	Metrics       Metrics           `mapstructure:"metrics"`
+}
+
+// Log says what is logged, and how.
+type Log struct {
+	Level  string `mapstructure:"level"`  // debug, info, warn or error
+	Format string `mapstructure:"format"` // text or json
+}
+
+// Registry says where the registry is and how long what it said may be believed.
+type Registry struct {
+	DSN         Secret        `mapstructure:"dsn"` // a postgres:// URL
+	CacheSize   int           `mapstructure:"cache_size"`
+	TTL         time.Duration `mapstructure:"ttl"`
+	NegativeTTL time.Duration `mapstructure:"negative_ttl"`
+	MaxStale    time.Duration `mapstructure:"max_stale"`
+}
+
+// Server is one Postgres server that holds tenants.
+type Server struct {
+	Host           string `mapstructure:"host"`
+	Port           int    `mapstructure:"port"`
+	SSLMode        string `mapstructure:"sslmode"` // libpq's words
+	SSLRootCert    string `mapstructure:"sslrootcert"`
+	MaxConnections int    `mapstructure:"max_connections"`
+}
+
+// DefaultServer is what a server's entry leaves out.
+func DefaultServer() Server { return Server{Port: 5432, SSLMode: "prefer", MaxConnections: 20} }
+
+// Identity switches the places where a client may name its tenant, besides docex.tenant_id and search_path.
+type Identity struct {
+	UserSuffix bool   `mapstructure:"user_suffix"`
+	SNIDomain  string `mapstructure:"sni_domain"` // "" = off
+	Database   bool   `mapstructure:"database"`
+}
+
+// Auth says who gets in, and what those are told who do not.
+type Auth struct {
+	ExposeTenantErrors bool     `mapstructure:"expose_tenant_errors"`
+	RequireUserContext bool     `mapstructure:"require_user_context"`
+	Trust              []string `mapstructure:"trust"` // logins without a password, from loopback only
+}
+
+// TLS is for the clients' side. Without a certificate there is none.
+type TLS struct {
+	CertFile string `mapstructure:"cert_file"`
+	KeyFile  string `mapstructure:"key_file"`
+	Required bool   `mapstructure:"required"`
+}
+
+// Timeouts bound every wait. Zero is no bound, where it is allowed.
+type Timeouts struct {
+	Startup         time.Duration `mapstructure:"startup"`
+	Authentication  time.Duration `mapstructure:"authentication"`
+	Connect         time.Duration `mapstructure:"connect"`
+	QueueWait       time.Duration `mapstructure:"queue_wait"`
+	Frame           time.Duration `mapstructure:"frame"`
+	ClientIdle      time.Duration `mapstructure:"client_idle"`
+	IdleTransaction time.Duration `mapstructure:"idle_transaction"`
+	ClientWrite     time.Duration `mapstructure:"client_write"`
+	Drain           time.Duration `mapstructure:"drain"`
+}
+
+// Limits bound what clients may take. The tenants' own, in the registry, go before those named tenant_*; there
+// zero is no bound.
+type Limits struct {
+	Clients                 int `mapstructure:"clients"`
+	Startups                int `mapstructure:"startups"`
+	TenantClients           int `mapstructure:"tenant_clients"`
+	TenantServerConnections int `mapstructure:"tenant_server_connections"`
+	MaxStatementBytes       int `mapstructure:"max_statement_bytes"`
+	ClientStatements        int `mapstructure:"client_statements"`
+}
+
+// Pool is how server connections are kept.
+type Pool struct {
+	IdleTimeout        time.Duration `mapstructure:"idle_timeout"`
+	Lifetime           time.Duration `mapstructure:"lifetime"`
+	Quantum            time.Duration `mapstructure:"quantum"`
+	PreparedStatements int           `mapstructure:"prepared_statements"`
+}
+
+// Metrics bounds the series.
+type Metrics struct {
+	MaxTenants int `mapstructure:"max_tenants"`
+}
+
+// Default is the configuration of an empty file. It lacks registry.dsn, which has no default, and is not valid
+// without it.
+func Default() *Config {
+	return &Config{
+		Listen:   "127.0.0.1:6432",
+		HTTP:     "127.0.0.1:9127",
+		Log:      Log{Level: "info", Format: "text"},
+		Registry: Registry{CacheSize: 10000, TTL: time.Minute, NegativeTTL: 5 * time.Second, MaxStale: 10 * time.Minute},
+		Servers:  map[string]Server{},
+		Identity: Identity{UserSuffix: true},
+		Auth:     Auth{Trust: []string{}},
+		Timeouts: Timeouts{
+			Startup:         10 * time.Second,
+			Authentication:  10 * time.Second,
+			Connect:         5 * time.Second,
+			QueueWait:       30 * time.Second,
+			Frame:           time.Minute,
+			IdleTransaction: 10 * time.Minute,
+			ClientWrite:     time.Minute,
+			Drain:           30 * time.Second,
+		},
+		Limits:  Limits{Clients: 10000, Startups: 200, MaxStatementBytes: 16 << 20, ClientStatements: 5000},
+		Pool:    Pool{IdleTimeout: 10 * time.Minute, Lifetime: time.Hour, Quantum: 20 * time.Millisecond, PreparedStatements: 200},
+		Metrics: Metrics{MaxTenants: 500},
+	}
+}
+
+// Secret is a text that must not be seen: printed or logged in any way it is "[redacted]". Its value is
+// string(secret).
+type Secret string
+
+const redacted = "[redacted]"
+
+// String implements fmt.Stringer.
+func (Secret) String() string { return redacted }
+
+// GoString implements fmt.GoStringer.
+func (Secret) GoString() string { return redacted }
+
+// LogValue implements slog.LogValuer.
+func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText keeps it out of JSON and YAML.
+func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }

@@ -1,0 +1,158 @@
+package pool
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/puddle/v2"
+)
+
+const (
+	// closePatience bounds the wait for the server to end a backend that was told to terminate. A backend in the
+	// middle of a query does not listen; it is then counted as gone although it is not.
+	closePatience = time.Second
+	// closeDrain bounds what is read meanwhile: an idle backend sends nothing, a broken session could send gigabytes.
+	closeDrain = 64 << 10
+	// lifetimeJitter keeps connections that were opened together from being closed together.
+	lifetimeJitter = 0.1
+)
+
+// Conn is a leased server connection, authenticated and at ReadyForQuery "idle" when the lease begins. Whoever leased
+// it owns it, State included, until Release or Destroy; it must not be touched afterwards.
+type Conn struct {
+	// State is the leaseholder's own memory of the connection; the next leaseholder finds it as it was left.
+	State any
+
+	net    net.Conn
+	socket syscall.Conn // what net runs on, TLS or not
+	dialed *pgconn.HijackedConn
+	server *server
+	pool   *targetPool
+	leased atomic.Bool
+	opened time.Time
+	expiry time.Time
+
+	// The rest is guarded by server.mu.
+	resource  *puddle.Resource[*Conn]
+	epoch     int            // of the pool when the dial began; a drain raises the pool's
+	place     element[*Conn] // in server.idle
+	idleSince time.Time
+	doubtful  bool // to be checked before it is leased
+}
+
+func newConn(dialed *pgconn.HijackedConn, p *targetPool, epoch int, o *Options) *Conn {
+	now := time.Now()
+	jitter := 1 + lifetimeJitter*(2*rand.Float64()-1)
+	c := &Conn{
+		State:  o.NewState(),
+		net:    dialed.Conn,
+		dialed: dialed,
+		server: p.server,
+		pool:   p,
+		epoch:  epoch,
+		opened: now,
+		expiry: now.Add(time.Duration(float64(o.Lifetime) * jitter)),
+	}
+	c.place.value = c
+	c.socket, _ = c.bare().(syscall.Conn)
+	return c
+}
+
+// NetConn is the connection's socket, or the TLS connection on it. No deadline may be left on it at Release.
+func (c *Conn) NetConn() net.Conn { return c.net }
+
+// Parameters are the ParameterStatus values that the server sent at start-up. They must not be modified.
+func (c *Conn) Parameters() map[string]string { return c.dialed.ParameterStatuses }
+
+// Target is what the connection was opened for.
+func (c *Conn) Target() Target { return c.pool.target }
+
+// PID is the process id of the server's backend.
+func (c *Conn) PID() uint32 { return c.dialed.PID }
+
+// Release ends the lease of a connection that is at ReadyForQuery "idle" and owes nothing: the target's first waiter
+// gets it, or it turns idle, or it is closed when it is too old, drained, or more needed by another target. It
+// does not block. It panics when the connection is not leased.
+func (c *Conn) Release() {
+	c.endLease()
+	c.server.release(c)
+}
+
+// Destroy ends the lease of a connection that nobody shall use again. It does not block: the connection is closed in
+// the background. It panics when the connection is not leased.
+func (c *Conn) Destroy() {
+	c.endLease()
+	c.server.discard(c)
+}
+
+func (c *Conn) endLease() {
+	if !c.leased.CompareAndSwap(true, false) {
+		panic("pool: release of a server connection that is not leased")
+	}
+}
+
+// Cancel asks the server to cancel what this connection's backend is running, over a connection of its own, and
+// returns once the server has closed that one: the signal has been sent by then, though maybe not yet acted upon. It
+// may run beside any use of the connection. Only the leaseholder can know that the backend still runs its own query.
+func (c *Conn) Cancel(ctx context.Context) error {
+	request := *c.dialed
+	request.Conn = addressOnly{c.net.RemoteAddr()}
+	conn, err := pgconn.Construct(&request)
+	if err != nil {
+		return fmt.Errorf("pool: cancel request: %w", err)
+	}
+	if err := conn.CancelRequest(ctx); err != nil {
+		return fmt.Errorf("pool: cancel request: %w", err)
+	}
+	// CancelRequest ignores how its wait for the server's end of file went.
+	if ctx.Err() != nil {
+		return fmt.Errorf("pool: cancel request: %w", context.Cause(ctx))
+	}
+	return nil
+}
+
+// addressOnly stands for a socket where only its peer's address may be used: pgconn dials there to cancel, and
+// anything else would disturb the session that owns the socket, so it panics.
+type addressOnly struct{ address net.Addr }
+
+func (a addressOnly) RemoteAddr() net.Addr             { return a.address }
+func (a addressOnly) LocalAddr() net.Addr              { panic("pool: not a socket") }
+func (a addressOnly) Read([]byte) (int, error)         { panic("pool: not a socket") }
+func (a addressOnly) Write([]byte) (int, error)        { panic("pool: not a socket") }
+func (a addressOnly) Close() error                     { panic("pool: not a socket") }
+func (a addressOnly) SetDeadline(time.Time) error      { panic("pool: not a socket") }
+func (a addressOnly) SetReadDeadline(time.Time) error  { panic("pool: not a socket") }
+func (a addressOnly) SetWriteDeadline(time.Time) error { panic("pool: not a socket") }
+
+// alive reports whether an idle connection can be leased: the server has neither closed it nor said anything.
+func (c *Conn) alive() bool { return c.socket != nil && silent(c.socket) }
+
+// bare is the socket itself: closing a tls.Conn can take seconds, its socket closes at once.
+func (c *Conn) bare() net.Conn {
+	if encrypted, ok := c.net.(*tls.Conn); ok {
+		return encrypted.NetConn()
+	}
+	return c.net
+}
+
+// close ends the connection politely and waits, within closePatience, until the server has closed its side: only
+// then has the backend left the server's own count. Errors leave nothing to do.
+func (c *Conn) close() {
+	defer c.bare().Close()
+	if c.net.SetDeadline(time.Now().Add(closePatience)) != nil {
+		return
+	}
+	terminate := [...]byte{'X', 0, 0, 0, 4}
+	if _, err := c.net.Write(terminate[:]); err != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, c.net, closeDrain)
+}

@@ -1,0 +1,78 @@
+package pool
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+const applicationName = "docex-proxy"
+
+// dialer opens authenticated connections to one server.
+type dialer struct {
+	settings *pgconn.Config // everything but user, password, database and run-time parameters
+	password func(role string, generation int) string
+	timeout  time.Duration
+}
+
+func newDialer(s Server, o Options) (*dialer, error) {
+	settings, err := pgconn.ParseConfig(connString(s))
+	if err != nil {
+		return nil, fmt.Errorf("connection settings: %w", err)
+	}
+	settings.ConnectTimeout = o.ConnectTimeout
+	settings.KerberosSrvName, settings.KerberosSpn = "", "" // can come from a service file only
+	return &dialer{settings: settings, password: o.Password, timeout: o.ConnectTimeout}, nil
+}
+
+// connString names every keyword that ParseConfig would otherwise take from the environment, a password file or
+// files in the home directory; user and password are placeholders. Only PGSERVICE cannot be overridden: what its
+// service says loses to the keywords here, but a service that cannot be found is an error.
+//
+// require_auth: a derived password is never sent in clear text or as MD5; "none" is trust, peer and certificate.
+func connString(s Server) string {
+	sslMode := s.SSLMode
+	if sslMode == "" {
+		sslMode = "prefer"
+	}
+	quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`)
+	return fmt.Sprintf("host='%s' port=%d sslmode=%s sslrootcert='%s' ", quote.Replace(s.Host), s.Port, sslMode, quote.Replace(s.SSLRootCert)) +
+		"user=- password=- dbname=- passfile='' connect_timeout=0 target_session_attrs=any " +
+		"sslcert='' sslkey='' sslpassword='' sslcertmode=allow sslsni=1 sslnegotiation=postgres channel_binding=prefer " +
+		"require_auth=scram-sha-256,none min_protocol_version=3.0 max_protocol_version=3.0"
+}
+
+// dial returns a connection that has seen its first ReadyForQuery, with nothing read ahead and nothing reading it.
+func (d *dialer) dial(ctx context.Context, t Target) (*pgconn.HijackedConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	conn, err := pgconn.ConnectConfig(ctx, d.config(t))
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.SyncConn(ctx); err != nil {
+		conn.Conn().Close()
+		return nil, err
+	}
+	hijacked, err := conn.Hijack()
+	if err != nil {
+		conn.Conn().Close()
+		return nil, err
+	}
+	return hijacked, nil
+}
+
+func (d *dialer) config(t Target) *pgconn.Config {
+	config := d.settings.Copy()
+	config.User = t.Role
+	config.Password = d.password(t.Role, t.Generation)
+	config.Database = t.Database
+	config.RuntimeParams = map[string]string{"application_name": applicationName, "client_encoding": "UTF8"}
+	if t.SearchPath != "" {
+		config.RuntimeParams["search_path"] = t.SearchPath
+	}
+	return config
+}

@@ -1,0 +1,53 @@
+package pool
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Audit checks the books of every server against each other and against puddle's.
+func (s *Set) Audit() error {
+	var errs []error
+	for _, server := range s.servers {
+		errs = append(errs, server.audit())
+	}
+	return errors.Join(errs...)
+}
+
+func (s *server) audit() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	size, idle, live, closing := 0, 0, 0, 0
+	for t, p := range s.targets {
+		stat := p.connections.Stat()
+		check(int(stat.IdleResources()) == p.idle, "%v: %d idle, puddle says %d", t, p.idle, stat.IdleResources())
+		check(int(stat.TotalResources()) == p.size-p.connecting, "%v: %d of %d connecting, puddle has %d", t, p.connecting, p.size, stat.TotalResources())
+		check(p.idle == 0 || p.waiters.size == 0, "%v: %d idle beside %d waiting", t, p.idle, p.waiters.size)
+		size, idle, closing = size+p.size, idle+p.idle, closing+p.closing
+		if p.live {
+			live++
+		}
+	}
+	check(size <= s.used && s.used <= size+closing, "%d slots taken by %d connections and %d closing ones", s.used, size, closing)
+	check(s.used <= s.max, "%d of %d slots taken", s.used, s.max)
+	check(idle == s.idle.size, "%d idle, %d in the list", idle, s.idle.size)
+	check(live == s.live, "%d live targets, %d counted", live, s.live)
+	check(s.used == s.max || s.next() == nil, "a free slot while %v waits", s.next())
+	check(s.idle.size == 0 || s.next() == nil || s.used < s.max || !s.wake.IsZero(), "idle connections beside waiters, and no timer")
+	return errors.Join(errs...)
+}
+
+// Targets is how many targets the Set keeps in memory.
+func (s *Set) Targets() int {
+	n := 0
+	for _, server := range s.servers {
+		n += len(server.known())
+	}
+	return n
+}

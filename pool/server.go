@@ -1,0 +1,303 @@
+package pool
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/docex-proxy/docex-proxy/metrics"
+)
+
+// alwaysFresh is for how long an idle connection is leased again without a look whether it is alive.
+const alwaysFresh = 100 * time.Millisecond
+
+// server keeps the books of one Postgres server. It does no I/O under its mutex: sockets are opened and closed by
+// goroutines that the Set waits for.
+type server struct {
+	name    string
+	max     int // slots
+	quantum time.Duration
+	options *Options
+	dialer  *dialer
+	metrics *metrics.Metrics
+	logger  *slog.Logger
+	waiters *sync.Pool      // the Set's
+	work    *sync.WaitGroup // the Set's
+	life    context.Context // ends, with ErrClosed, when the Set is closed: dials outlive the Acquire that asked
+	alarm   chan<- struct{} // tells the reaper to look at wake
+
+	mu      sync.Mutex
+	closed  bool
+	grace   time.Duration // an idle connection may be given up after it
+	used    int           // slots taken
+	live    int           // targets that hold or want connections
+	targets map[Target]*targetPool
+	idle    list[*Conn]       // least recently used first
+	empty   list[*targetPool] // want a connection and have none, longest first
+	holding list[*targetPool] // want one more
+	doubted time.Time         // connections that turned idle before it are checked before they are leased
+	wake    time.Time         // when dispatch wants to run again; zero = not
+	vacant  chan struct{}     // closed when the server is closed and no slot is taken
+}
+
+// acquire leases a connection: an idle one of the target at once, else whichever the queue brings.
+func (s *server) acquire(ctx context.Context, t Target, limit int) (*Conn, error) {
+	began := time.Now()
+	for {
+		c, w := s.claim(t, limit, began)
+		switch {
+		case w != nil:
+			return s.wait(ctx, w)
+		case c == nil:
+			return nil, ErrClosed
+		case !c.doubtful || c.alive():
+			s.metrics.AcquireWaited(t.Tenant, 0)
+			return c, nil
+		}
+		c.Destroy()
+	}
+}
+
+// claim returns a leased connection, or a place in the queue, or neither when the server is closed.
+func (s *server) claim(t Target, limit int, now time.Time) (*Conn, *waiter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, nil
+	}
+	p := s.targets[t]
+	if p == nil {
+		p = newTargetPool(s, t)
+		s.targets[t] = p
+	}
+	p.limit = limit
+	if p.idle > 0 {
+		return s.lease(p, now), nil
+	}
+	w := s.waiters.Get().(*waiter)
+	w.pool, w.since = p, now
+	p.waiters.pushBack(&w.place)
+	s.settle(p)
+	s.dispatch(now)
+	return nil, w
+}
+
+// lease takes the target's idle connection that was used last.
+func (s *server) lease(p *targetPool, now time.Time) *Conn {
+	c := p.take(s.life).Value()
+	p.idle--
+	c.place.leave()
+	c.leased.Store(true)
+	c.doubtful = now.Sub(c.idleSince) > alwaysFresh || c.idleSince.Before(s.doubted)
+	return c
+}
+
+// release ends a lease for good or passes the connection on.
+func (s *server) release(c *Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if s.unfit(c, now) {
+		s.retire(c, nil)
+		return
+	}
+	if s.wanted() {
+		if heir := s.heir(c, now); heir != nil {
+			s.retire(c, heir)
+			return
+		}
+	}
+	s.place(c, now)
+}
+
+// discard ends the lease of a connection that is no good. What broke it may have broken others.
+func (s *server) discard(c *Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.doubted = time.Now()
+	s.retire(c, nil)
+}
+
+// unfit reports whether nobody shall lease the connection again.
+func (s *server) unfit(c *Conn, now time.Time) bool {
+	p := c.pool
+	return s.closed || c.epoch != p.epoch || now.After(c.expiry) || p.limit > 0 && p.size > p.limit
+}
+
+// place gives a connection that nobody leases to its target's first waiter, or makes it idle.
+func (s *server) place(c *Conn, now time.Time) {
+	p := c.pool
+	if p.waiters.size > 0 {
+		p.grant(c)
+		return
+	}
+	c.idleSince = now
+	c.resource.ReleaseUnused()
+	p.idle++
+	s.idle.pushBack(&c.place)
+	s.dispatch(now)
+}
+
+// unpark takes an idle connection out of circulation, in the state of a leased one.
+func (s *server) unpark(c *Conn) {
+	c.place.leave()
+	c.pool.idle--
+	c.pool.pick(c)
+}
+
+// retire closes a connection in the state of a leased one. Its slot passes to the heir at once, or is free after the
+// socket is closed.
+func (s *server) retire(c *Conn, heir *targetPool) {
+	c.resource.Hijack()
+	p := c.pool
+	p.size--
+	p.closing++
+	if heir != nil {
+		heir.size++
+		heir.connecting++
+		s.settle(heir)
+	}
+	s.settle(p)
+	s.work.Go(func() { s.bury(c, heir) })
+}
+
+func (s *server) bury(c *Conn, heir *targetPool) {
+	c.close()
+	epoch := s.buried(c, heir)
+	if heir != nil {
+		s.connect(heir, epoch)
+	}
+}
+
+// buried books that the socket is closed, and returns the heir's epoch.
+func (s *server) buried(c *Conn, heir *targetPool) (epoch int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.pool.closing--
+	if heir != nil {
+		epoch = heir.epoch
+	} else {
+		s.free()
+	}
+	s.settle(c.pool)
+	s.dispatch(time.Now())
+	return epoch
+}
+
+func (s *server) free() {
+	s.used--
+	if s.closed && s.used == 0 {
+		close(s.vacant)
+	}
+}
+
+// open takes a free slot for a target and fills it.
+func (s *server) open(p *targetPool) {
+	s.used++
+	p.size++
+	p.connecting++
+	s.settle(p)
+	epoch := p.epoch
+	s.work.Go(func() { s.connect(p, epoch) })
+}
+
+// connect fills a slot of the target. Whoever waited for it may be gone by then; the connection stays all the same.
+func (s *server) connect(p *targetPool, epoch int) {
+	began := time.Now()
+	dialed, err := s.dialer.dial(s.life, p.target)
+	took := time.Since(began)
+	s.metrics.ServerConnected(s.name, took, err)
+	if err != nil {
+		s.failed(p, err)
+		return
+	}
+	s.connected(newConn(dialed, p, epoch, s.options), took)
+}
+
+func (s *server) connected(c *Conn, took time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.learn(took)
+	now := time.Now()
+	p := c.pool
+	p.connecting--
+	p.adopt(s.life, c)
+	if s.unfit(c, now) {
+		s.retire(c, nil)
+		return
+	}
+	s.settle(p)
+	s.place(c, now)
+}
+
+// failed gives the slot back. The error goes to the target's first waiter, unless the connections that are still
+// being opened are enough for all of them.
+func (s *server) failed(p *targetPool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.connecting--
+	p.size--
+	s.free()
+	switch {
+	case p.uncovered():
+		p.fail(&ConnectError{Server: s.name, Err: err})
+	case !s.closed:
+		s.logger.Warn("Connecting to a server failed with nobody waiting", "server", s.name, "tenant", p.target.Tenant, "error", err)
+	}
+	s.settle(p)
+	s.dispatch(time.Now())
+}
+
+// wakeAt has the reaper run dispatch at the given time, or before it.
+func (s *server) wakeAt(at time.Time) {
+	if !s.wake.IsZero() && !at.Before(s.wake) {
+		return
+	}
+	s.wake = at
+	select {
+	case s.alarm <- struct{}{}:
+	default: // it has been told already and not looked yet
+	}
+}
+
+// drain closes the idle connections of a target, and has the others closed when they are released.
+func (s *server) drain(t Target) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.targets[t]
+	if p == nil {
+		return
+	}
+	p.epoch++
+	s.expel(func(c *Conn) bool { return c.pool == p })
+}
+
+// expel closes idle connections.
+func (s *server) expel(match func(*Conn) bool) {
+	for c := range s.idle.all() {
+		if match(c) {
+			s.unpark(c)
+			s.retire(c, nil)
+		}
+	}
+}
+
+// close turns every waiter away and closes the idle connections; the leased ones follow when they are released.
+func (s *server) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.closed = true
+	for _, p := range s.targets {
+		for p.waiters.size > 0 {
+			p.fail(ErrClosed)
+		}
+	}
+	s.expel(func(*Conn) bool { return true })
+	if s.used == 0 {
+		close(s.vacant)
+	}
+}

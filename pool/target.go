@@ -1,0 +1,102 @@
+package pool
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/docex-proxy/docex-proxy/metrics"
+)
+
+// Target says what a server connection is: where it leads, as whom, for which tenant. It is comparable; two equal
+// targets share their connections, two that differ in anything never do.
+type Target struct {
+	Server     string // a key of Options.Servers
+	Database   string
+	Role       string // the login role
+	Generation int    // of the role's derived password
+	SearchPath string // as a value of the run-time parameter; "" leaves the role's own
+	Tenant     string // the label of the metrics
+}
+
+// Server is one Postgres server.
+type Server struct {
+	Host        string // a name, an address, or the directory of a unix socket
+	Port        uint16
+	SSLMode     string // disable, prefer, require, verify-ca or verify-full; "" is prefer
+	SSLRootCert string // a file of PEM certificates, "system", or ""
+
+	// MaxConnections bounds the server connections of all targets together, at least 1.
+	MaxConnections int
+}
+
+// Options is what a Set needs. Zero durations take the default named at the field.
+type Options struct {
+	Servers map[string]Server
+
+	// Password returns the password of a role; nil where the server asks for none.
+	Password func(role string, generation int) string
+
+	ConnectTimeout time.Duration // for name lookup, dial, TLS and authentication together; 5 s
+	IdleTimeout    time.Duration // an idle connection is closed after it; 10 min
+	Lifetime       time.Duration // a connection is closed after it, give or take 10 %, when it is not leased; 1 h
+
+	// Quantum is how long a target may keep a connection in use while another target has none: at most one
+	// reconnect per connection and Quantum is caused by fairness. 50 ms.
+	Quantum time.Duration
+
+	// NewState makes Conn.State of a new connection; nil leaves it nil.
+	NewState func() any
+
+	Metrics *metrics.Metrics // nil counts nothing
+	Logger  *slog.Logger     // nil discards
+}
+
+const (
+	defaultConnectTimeout = 5 * time.Second
+	defaultIdleTimeout    = 10 * time.Minute
+	defaultLifetime       = time.Hour
+	defaultQuantum        = 50 * time.Millisecond
+)
+
+func (o Options) withDefaults() Options {
+	for _, d := range []struct {
+		value    *time.Duration
+		standard time.Duration
+	}{
+		{&o.ConnectTimeout, defaultConnectTimeout},
+		{&o.IdleTimeout, defaultIdleTimeout},
+		{&o.Lifetime, defaultLifetime},
+		{&o.Quantum, defaultQuantum},
+	} {
+		if *d.value <= 0 {
+			*d.value = d.standard
+		}
+	}
+	if o.Password == nil {
+		o.Password = func(string, int) string { return "" }
+	}
+	if o.NewState == nil {
+		o.NewState = func() any { return nil }
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+func (s Server) validate() error {
+	switch {
+	case s.Host == "":
+		return fmt.Errorf("no host")
+	case s.Port == 0:
+		return fmt.Errorf("no port")
+	case s.MaxConnections < 1:
+		return fmt.Errorf("max connections is %d; it has to be at least 1", s.MaxConnections)
+	}
+	switch s.SSLMode {
+	case "", "disable", "prefer", "require", "verify-ca", "verify-full":
+		return nil
+	}
+	return fmt.Errorf("sslmode %q is not one of disable, prefer, require, verify-ca, verify-full", s.SSLMode)
+}

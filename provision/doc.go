@@ -1,0 +1,17 @@
+// Package provision changes what Postgres holds for tenants: it initialises the registry, creates tenants and
+// creates the logins that clients use. All DDL of the project runs here.
+//
+// It owns the roles docex_owner, docex_pool and docex_registry, the template of a tenant's tables and the rights of
+// a tenant's role. It does not define the registry's tables (package registry does), store a password anywhere, or
+// take any part in a session: the proxy works without it, and with rights that could not do what it does.
+//
+// The one invariant: whatever is asked for happens in one transaction, so it is there completely or not at all. A
+// tenant's role has rights on its own schema and on nothing else of any tenant or of the registry.
+//
+// Two advisory locks order the work within a database. Init holds the gate exclusively and everything else holds
+// it shared; the steps that change a shared row, the access lists of the database and of the schemas public and
+// ext, take the second one last, so that tenants are created side by side until then.
+//
+// Privileges: https://www.postgresql.org/docs/current/ddl-priv.html, roles:
+// https://www.postgresql.org/docs/current/user-manag.html
+package provision

@@ -1,0 +1,234 @@
+package provision
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/docex-proxy/docex-proxy/registry"
+)
+
+// DocEX's own values for the system tenant's row.
+const (
+	systemDisplayName = "DocEX System"
+	systemActor       = "system"
+	schemaStrategy    = "schema"
+)
+
+// InitRequest asks for the registry and the system tenant.
+type InitRequest struct {
+	Actor string // who does it, for created_by and the audit trail; "" is "system", as DocEX writes
+	// Rekey gives the roles of this database's registry passwords that are derived from the key at hand, whatever
+	// they were derived from before. Every proxy needs the same key from then on.
+	Rekey bool
+	// NewKey says that the key has been drawn for this request, so that no role which exists can match it. It
+	// matters where the stored verifiers cannot be read and compared.
+	NewKey bool
+}
+
+// InitResult says what Init found and did.
+type InitResult struct {
+	Database     string
+	Created      bool     // the system tenant was not in the registry before
+	RolesCreated []string // of docex_owner, docex_pool, docex_registry
+	RolesRekeyed []string // those and the tenants' roles, when asked for
+	RegistryDSN  string   // for the proxy's configuration; without a password, which it derives
+}
+
+// Init creates what the proxy and docexctl need in a database: the registry's tables, the system tenant with its
+// tables, the roles docex_owner, docex_pool and docex_registry, the schema ext; and it takes the rights of PUBLIC on
+// the database and on schema public away. It can run again, also over a system tenant that DocEX has made, and then
+// completes what is missing.
+//
+// Errors: *KeyMismatchError, *ConflictError for a role that is not ours, or what Postgres said.
+func (p *Provisioner) Init(ctx context.Context, r InitRequest) (InitResult, error) {
+	if r.Actor == "" {
+		r.Actor = systemActor
+	}
+	if err := checkText("created-by", r.Actor); err != nil {
+		return InitResult{}, err
+	}
+	var i *initialisation
+	err := p.transact(ctx, func(w *work) []step {
+		i = &initialisation{work: w, Provisioner: p, request: r}
+		i.result.Database, i.result.RegistryDSN = w.database, w.registryDSN
+		return i.steps()
+	})
+	if err != nil {
+		return InitResult{}, err
+	}
+	p.logger.Info("registry initialised", slog.String("database", i.result.Database), slog.Bool("created", i.result.Created),
+		slog.Int("roles_created", len(i.result.RolesCreated)), slog.Int("roles_rekeyed", len(i.result.RolesRekeyed)))
+	return i.result, nil
+}
+
+// initialisation is one run of Init.
+type initialisation struct {
+	*work
+	*Provisioner
+	request InitRequest
+	result  InitResult
+}
+
+func (i *initialisation) steps() []step {
+	return []step{
+		{"wait for the registry's lock", i.enterAlone},
+		{"create the roles", i.createRoles},
+		{"create the registry's tables", i.migrateRegistry},
+		{"create the system tenant's tables", func(ctx context.Context) error { return i.createBusinessTables(ctx, systemSchema) }},
+		{"register the system tenant", i.registerSystemTenant},
+		{"set the rights", i.setRights},
+		{"set the passwords anew", i.rekey},
+		{"write the audit trail", i.recordEvent},
+	}
+}
+
+func (i *initialisation) enterAlone(ctx context.Context) error {
+	return i.lock(ctx, "pg_advisory_xact_lock", gateLock)
+}
+
+// createRoles gives a password to the roles that it creates, and to no other unless Rekey asks: a proxy may be
+// running with the key that the existing ones were derived from. Running init on another machine, where a new key
+// has just been drawn, would lock that proxy out; so a key that does not match is an error instead.
+func (i *initialisation) createRoles(ctx context.Context) error {
+	var existing []string
+	for _, role := range systemRoles() {
+		exists, err := i.roleExists(ctx, role)
+		if err != nil {
+			return err
+		}
+		if exists && role.login {
+			existing = append(existing, role.name)
+		}
+		if exists {
+			continue
+		}
+		verifier := ""
+		if role.login {
+			verifier = derivedVerifier(i.key, role.name, firstGeneration)
+		}
+		if err := i.createRole(ctx, role.name, verifier); err != nil {
+			return err
+		}
+		i.result.RolesCreated = append(i.result.RolesCreated, role.name)
+	}
+	if i.request.Rekey || len(existing) == 0 {
+		return nil
+	}
+	if i.request.NewKey {
+		return &KeyMismatchError{Role: existing[0]}
+	}
+	return i.checkKey(ctx, i.key, existing...)
+}
+
+// migrateRegistry runs all of the registry's files each time: they may run again, and a table that says which have
+// run could only disagree with what is there.
+func (i *initialisation) migrateRegistry(ctx context.Context) error {
+	names, err := fs.Glob(registry.Migrations, "migrations/*.sql") // sorted: by number
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		sql, err := registry.Migrations.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		if err := i.exec(ctx, string(sql)); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// registerSystemTenant writes the row that DocEX's BootstrapTenantManager writes. It has no route: nobody is ever
+// routed to it.
+func (i *initialisation) registerSystemTenant(ctx context.Context) error {
+	exists, err := i.tenantExists(ctx, registry.SystemTenantID)
+	if err != nil || exists {
+		return err
+	}
+	i.result.Created = true
+	now := i.timestamp()
+	return registry.InsertTenant(ctx, i.tx, &registry.Tenant{
+		ID:                registry.SystemTenantID,
+		DisplayName:       systemDisplayName,
+		IsSystem:          true,
+		IsolationStrategy: schemaStrategy,
+		SchemaName:        systemSchema,
+		CreatedAt:         now,
+		CreatedBy:         i.request.Actor,
+		LastUpdatedAt:     now,
+	})
+}
+
+func (i *initialisation) setRights(ctx context.Context) error {
+	database := quote(i.database)
+	return i.exec(ctx, `
+REVOKE ALL ON DATABASE `+database+` FROM PUBLIC;
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+
+-- What docex_owner hands on to each tenant, and what it needs to register one.
+GRANT CONNECT, TEMPORARY, CREATE ON DATABASE `+database+` TO `+OwnerRole+` WITH GRANT OPTION;
+CREATE SCHEMA IF NOT EXISTS `+extensionSchema+` AUTHORIZATION `+OwnerRole+`;
+GRANT USAGE ON SCHEMA public, `+extensionSchema+` TO `+OwnerRole+` WITH GRANT OPTION;
+GRANT USAGE ON SCHEMA docex_system TO `+OwnerRole+`;
+GRANT SELECT, INSERT, UPDATE, DELETE ON docex_system.tenant_registry, docex_system.tenant_route, docex_system.proxy_login,
+  docex_system.proxy_login_tenant TO `+OwnerRole+`;
+GRANT SELECT, INSERT ON docex_system.tenant_event TO `+OwnerRole+`;
+
+-- The proxy reads who is who, and nothing else.
+GRANT CONNECT ON DATABASE `+database+` TO `+RegistryRole+`;
+GRANT USAGE ON SCHEMA docex_system TO `+RegistryRole+`;
+GRANT SELECT ON docex_system.tenant_registry, docex_system.tenant_route, docex_system.proxy_login,
+  docex_system.proxy_login_tenant TO `+RegistryRole+`;`)
+}
+
+// rekey sets the passwords of the roles that exist, the tenants' among them. Roles of another database's registry
+// in the same cluster are not known here.
+func (i *initialisation) rekey(ctx context.Context) error {
+	if !i.request.Rekey {
+		return nil
+	}
+	rows, err := i.tx.Query(ctx, `
+SELECT rolname, generation
+  FROM (SELECT role_name, secret_generation FROM docex_system.tenant_route
+         UNION ALL SELECT unnest($1::text[]), $2) AS known (name, generation)
+  JOIN pg_roles ON rolname = name
+ ORDER BY rolname`, []string{PoolRole, RegistryRole}, firstGeneration)
+	if err != nil {
+		return err
+	}
+	type keyed struct {
+		Role       string
+		Generation int
+	}
+	roles, err := pgx.CollectRows(rows, pgx.RowToStructByPos[keyed])
+	if err != nil {
+		return err
+	}
+	for _, role := range roles {
+		if slices.Contains(i.result.RolesCreated, role.Role) {
+			continue
+		}
+		if err := i.setPassword(ctx, role.Role, derivedVerifier(i.key, role.Role, role.Generation)); err != nil {
+			return err
+		}
+		i.result.RolesRekeyed = append(i.result.RolesRekeyed, role.Role)
+	}
+	return nil
+}
+
+func (i *initialisation) recordEvent(ctx context.Context) error {
+	if !i.result.Created && len(i.result.RolesCreated) == 0 && len(i.result.RolesRekeyed) == 0 {
+		return nil
+	}
+	detail := struct {
+		RolesCreated []string `json:"roles_created,omitempty"`
+		RolesRekeyed int      `json:"roles_rekeyed,omitempty"`
+	}{i.result.RolesCreated, len(i.result.RolesRekeyed)}
+	return registry.InsertEvent(ctx, i.tx, registry.SystemTenantID, "init", i.request.Actor, detail)
+}

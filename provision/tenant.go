@@ -1,0 +1,299 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/docex-proxy/docex-proxy/registry"
+)
+
+const (
+	defaultServer    = "main"
+	defaultCreatedBy = "cli_user" // DocEX's default
+	maxText          = 255        // characters that tenant_registry's columns hold
+)
+
+// TenantRequest asks for a tenant. Only ID is required.
+type TenantRequest struct {
+	ID             registry.TenantID
+	DisplayName    string             // "": the id
+	CreatedBy      string             // "": "cli_user", as DocEX writes
+	Isolation      registry.Isolation // "": role, the only level that this version provisions
+	Server         string             // the proxy's name of the server that DSN points to; "": "main"
+	IfNotExists    bool               // answer with the tenant that is there instead of ErrExists
+	SchemaTemplate string             // "": "tenant_{tenant_id}"; must be the one that DocEX is configured with
+}
+
+// CreateTenant creates a tenant as DocEX would, and what DocEX does not have: a login role that is confined to the
+// tenant's schema, and a route. All or nothing. The tenant can be used when it returns.
+//
+// Errors: *registry.InvalidTenantIDError, *InvalidRequestError, ErrExists (also for the loser of two that create the
+// same one), *ConflictError for a schema or role of that name, *KeyMismatchError, ErrNotInitialised.
+func (p *Provisioner) CreateTenant(ctx context.Context, r TenantRequest) (*registry.Tenant, error) {
+	c, err := newCreation(p, r)
+	if err != nil {
+		return nil, err
+	}
+	err = p.transact(ctx, func(w *work) []step {
+		c.work = w
+		c.tenant.Route.Database = w.database
+		return c.steps()
+	})
+	if errors.Is(err, ErrExists) && r.IfNotExists {
+		return p.existingTenant(ctx, r.ID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.logger.Info("tenant created", slog.String("tenant", string(r.ID)), slog.String("schema", c.tenant.SchemaName),
+		slog.Duration("took", p.now().Sub(c.tenant.CreatedAt)))
+	return c.tenant, nil
+}
+
+// creation is one run of CreateTenant.
+type creation struct {
+	*work
+	*Provisioner
+	tenant   *registry.Tenant
+	verifier string // of the role's derived password; made before the transaction, since it takes a while
+}
+
+func newCreation(p *Provisioner, r TenantRequest) (*creation, error) {
+	if _, err := registry.ParseTenantID(string(r.ID)); err != nil {
+		return nil, err
+	}
+	schema, err := schemaName(r.SchemaTemplate, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	withDefault(&r.DisplayName, string(r.ID))
+	withDefault(&r.CreatedBy, defaultCreatedBy)
+	withDefault(&r.Server, defaultServer)
+	withDefault(&r.Isolation, registry.IsolationRole)
+	if r.Isolation != registry.IsolationRole {
+		return nil, invalid("this version provisions isolation %q only, not %q", registry.IsolationRole, r.Isolation)
+	}
+	err = errors.Join(checkText("display-name", r.DisplayName), checkText("created-by", r.CreatedBy), checkText("server", r.Server))
+	if err != nil {
+		return nil, err
+	}
+	now, role := p.timestamp(), RoleName(r.ID, schema)
+	return &creation{
+		Provisioner: p,
+		verifier:    derivedVerifier(p.key, role, firstGeneration),
+		tenant: &registry.Tenant{
+			ID:                r.ID,
+			DisplayName:       r.DisplayName,
+			IsolationStrategy: schemaStrategy,
+			SchemaName:        schema,
+			CreatedAt:         now,
+			CreatedBy:         r.CreatedBy,
+			LastUpdatedAt:     now,
+			Route: &registry.Route{
+				Status:           registry.StatusActive,
+				Isolation:        r.Isolation,
+				Server:           r.Server,
+				Role:             role,
+				SecretGeneration: firstGeneration,
+				SchemaVersion:    schemaVersion,
+				Version:          1,
+				UpdatedAt:        now,
+			},
+		},
+	}, nil
+}
+
+func (c *creation) steps() []step {
+	return []step{
+		{"wait for the tenant's lock", c.enterForTenant},
+		{"look for what exists", func(ctx context.Context) error { return c.as(ctx, OwnerRole, c.refuseExisting) }},
+		{"create the role", c.createTenantRole},
+		{"create the schema", func(ctx context.Context) error { return c.as(ctx, OwnerRole, c.createSchema) }},
+		{"create the tables", c.createTables},
+		{"register the tenant", func(ctx context.Context) error { return c.as(ctx, OwnerRole, c.register) }},
+		{"grant the shared rights", c.grantSharedRights},
+		{"check the result", c.verify},
+	}
+}
+
+func (c *creation) enterForTenant(ctx context.Context) error {
+	if err := c.enter(ctx); err != nil {
+		return err
+	}
+	if err := c.checkKey(ctx, c.key, RegistryRole); err != nil {
+		return err
+	}
+	return c.lock(ctx, "pg_advisory_xact_lock", tenantLockClass, string(c.tenant.ID))
+}
+
+// refuseExisting never adopts: DocEX silently takes over a schema that happens to be there, with whatever it holds.
+func (c *creation) refuseExisting(ctx context.Context) error {
+	exists, err := c.tenantExists(ctx, c.tenant.ID)
+	if err != nil {
+		return err
+	}
+	if exists {
+		return c.existsError()
+	}
+	var owner string
+	var schema, role bool
+	err = c.tx.QueryRow(ctx, `
+SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1), EXISTS (SELECT FROM pg_roles WHERE rolname = $2),
+       coalesce((SELECT min(tenant_id) FROM docex_system.tenant_registry WHERE schema_name = $1), '')`,
+		c.tenant.SchemaName, c.tenant.Route.Role).Scan(&schema, &role, &owner)
+	switch {
+	case err != nil:
+		return err
+	case owner != "":
+		return &ConflictError{Object: "schema", Name: c.tenant.SchemaName, Reason: fmt.Sprintf("belongs to tenant %q", owner)}
+	case schema:
+		return &ConflictError{Object: "schema", Name: c.tenant.SchemaName, Reason: "exists without a tenant in the registry"}
+	case role:
+		return roleConflict(c.tenant.Route.Role)
+	}
+	return nil
+}
+
+func (c *creation) existsError() error { return fmt.Errorf("tenant '%s' %w", c.tenant.ID, ErrExists) }
+
+func roleConflict(role string) error {
+	return &ConflictError{Object: "role", Name: role, Reason: "exists without a tenant in this registry"}
+}
+
+func (c *creation) createTenantRole(ctx context.Context) error {
+	role := c.tenant.Route.Role
+	err := c.createRole(ctx, role, c.verifier)
+	// Roles belong to the cluster, the locks to this database: another database may have been faster.
+	if hasCode(err, duplicateObject, uniqueViolation) {
+		return roleConflict(role)
+	}
+	if err != nil || c.superuser {
+		return err
+	}
+	return c.exec(ctx, "GRANT "+quote(role)+" TO CURRENT_USER") // to create its tables; taken back with the last grants
+}
+
+func (c *creation) createSchema(ctx context.Context) error {
+	schema := quote(c.tenant.SchemaName)
+	err := c.exec(ctx, "CREATE SCHEMA "+schema+" AUTHORIZATION "+OwnerRole)
+	if hasCode(err, duplicateSchema, uniqueViolation) { // made since refuseExisting looked
+		return &ConflictError{Object: "schema", Name: c.tenant.SchemaName, Reason: "exists without a tenant in the registry"}
+	}
+	if err != nil {
+		return err
+	}
+	return c.exec(ctx, "GRANT USAGE, CREATE ON SCHEMA "+schema+" TO "+quote(c.tenant.Route.Role))
+}
+
+// createTables creates the tables as the tenant's role, which therefore owns them with all that belongs to them;
+// nothing can be forgotten as by ALTER ... OWNER TO. A superuser must not do that in a schema that a tenant has had
+// its hands on: a trigger there can RESET ROLE. This schema and its role are not committed yet, nobody else has seen
+// them, and only pg_catalog and the schema itself are searched.
+func (c *creation) createTables(ctx context.Context) error {
+	return c.as(ctx, c.tenant.Route.Role, func(ctx context.Context) error {
+		return c.createBusinessTables(ctx, c.tenant.SchemaName)
+	})
+}
+
+func (c *creation) register(ctx context.Context) error {
+	err := registry.InsertTenant(ctx, c.tx, c.tenant)
+	if hasCode(err, uniqueViolation) { // DocEX itself takes no lock
+		return c.existsError()
+	}
+	if err != nil {
+		return err
+	}
+	detail := struct {
+		Schema    string             `json:"schema"`
+		Role      string             `json:"role"`
+		Isolation registry.Isolation `json:"isolation"`
+		Server    string             `json:"server"`
+	}{c.tenant.SchemaName, c.tenant.Route.Role, c.tenant.Route.Isolation, c.tenant.Route.Server}
+	return registry.InsertEvent(ctx, c.tx, c.tenant.ID, "create", c.tenant.CreatedBy, detail)
+}
+
+// grantSharedRights comes last: its grants change one row each that all tenants share, and Postgres answers a
+// second change in the meantime with "tuple concurrently updated".
+func (c *creation) grantSharedRights(ctx context.Context) error {
+	if err := c.lock(ctx, "pg_advisory_xact_lock", accessListsLock); err != nil {
+		return err
+	}
+	database, role := quote(c.database), quote(c.tenant.Route.Role)
+	err := c.as(ctx, OwnerRole, func(ctx context.Context) error {
+		return c.exec(ctx, "GRANT CONNECT, TEMPORARY ON DATABASE "+database+" TO "+role+";\n"+
+			"GRANT USAGE ON SCHEMA "+extensionSchema+", public TO "+role)
+	})
+	if err != nil {
+		return err
+	}
+	// public comes last: DocEX keeps pgvector there.
+	err = c.exec(ctx, "ALTER ROLE "+role+" IN DATABASE "+database+" SET search_path = "+
+		strings.Join([]string{quote(c.tenant.SchemaName), extensionSchema, "public"}, ", "))
+	if err != nil || c.superuser {
+		return err
+	}
+	return c.exec(ctx, "REVOKE "+role+" FROM CURRENT_USER")
+}
+
+// verify sees to it that the tenant will work: a GRANT without the right to grant is a warning for Postgres.
+func (c *creation) verify(ctx context.Context) error {
+	var rights bool
+	var tables int
+	err := c.tx.QueryRow(ctx, `
+SELECT has_database_privilege(r.oid, current_database(), 'CONNECT') AND has_database_privilege(r.oid, current_database(), 'TEMPORARY')
+   AND has_schema_privilege(r.oid, n.oid, 'USAGE') AND has_schema_privilege(r.oid, n.oid, 'CREATE')
+   AND has_schema_privilege(r.oid, 'ext', 'USAGE') AND has_schema_privilege(r.oid, 'public', 'USAGE'),
+       (SELECT count(*) FROM pg_class AS c WHERE c.relnamespace = n.oid AND c.relowner = r.oid AND c.relkind = 'r')
+  FROM pg_roles AS r, pg_namespace AS n WHERE r.rolname = $1 AND n.nspname = $2`,
+		c.tenant.Route.Role, c.tenant.SchemaName).Scan(&rights, &tables)
+	switch {
+	case err != nil:
+		return err
+	case tables != businessTableCount:
+		return fmt.Errorf("role %q owns %d tables where it should own %d", c.tenant.Route.Role, tables, businessTableCount)
+	case !rights:
+		return fmt.Errorf("role %q did not get its rights: may %s grant on this database and on the schemas %s and public? "+
+			"`docexctl init` as a superuser lets it", c.tenant.Route.Role, OwnerRole, extensionSchema)
+	}
+	return nil
+}
+
+// existingTenant reads a tenant that a request with IfNotExists found, and refuses one that it would not have made.
+func (p *Provisioner) existingTenant(ctx context.Context, id registry.TenantID) (*registry.Tenant, error) {
+	store, err := registry.OpenStore(ctx, p.dsn)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	tenant, err := store.Tenant(ctx, id)
+	switch {
+	case err != nil:
+		return nil, err
+	case tenant.Route == nil:
+		return nil, fmt.Errorf("tenant '%s' %w, made by DocEX itself: it has no role and no route", id, ErrExists)
+	case tenant.Route.Status == registry.StatusDeleted:
+		return nil, fmt.Errorf("tenant '%s' %w, but it is deleted", id, ErrExists)
+	}
+	return tenant, nil
+}
+
+func withDefault[T ~string](value *T, otherwise T) {
+	if *value == "" {
+		*value = otherwise
+	}
+}
+
+// checkText refuses what a varchar(255) column cannot hold.
+func checkText(field, text string) error {
+	switch {
+	case !utf8.ValidString(text) || strings.IndexByte(text, 0) >= 0:
+		return invalid("%s is not valid UTF-8 text", field)
+	case utf8.RuneCountInString(text) > maxText:
+		return invalid("%s has more than %d characters", field, maxText)
+	}
+	return nil
+}
