@@ -53,6 +53,7 @@ func (s *session) serve() error {
 		return err
 	}
 	defer s.server.dismiss(s)
+	s.recheck(s.ctx) // what changed while the client proved itself was told to nobody
 	if err := s.welcome(); err != nil {
 		return err
 	}

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // TenantID names one tenant. Values come from ParseTenantID, or from rows of the registry; nothing else
@@ -41,8 +43,11 @@ func ParseTenantID(text string) (TenantID, error) {
 	case TenantID(text).IsSystem():
 		return "", &InvalidTenantIDError{Text: text, System: true, Reason: fmt.Sprintf(
 			"Tenant ID '%s' matches system tenant pattern. System tenant IDs (matching '^_docex_.*_$') are reserved.", text)}
-	case len(text) > maxTenantIDLength:
+	case utf8.RuneCountInString(text) > maxTenantIDLength: // DocEX counts characters
 		return "", &InvalidTenantIDError{Text: text, Reason: "Tenant ID cannot exceed 30 characters (PostgreSQL identifier limit)"}
+	case idPattern.MatchString(strings.TrimSuffix(text, "\n")) && strings.HasSuffix(text, "\n"):
+		// DocEX's pattern ends in a $ that also matches before a final line feed; its next check catches that.
+		return "", &InvalidTenantIDError{Text: text, Reason: "Tenant ID cannot have leading or trailing whitespace"}
 	case !idPattern.MatchString(text):
 		return "", &InvalidTenantIDError{Text: text, Reason: "Tenant ID must contain only letters, numbers, and underscores, " +
 			"and must start with a letter or underscore (PostgreSQL identifier rules)"}

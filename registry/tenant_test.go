@@ -48,6 +48,10 @@ func TestParseTenantIDRejectsInDocEXsOwnWords(t *testing.T) {
 		" acme":                 reasonLetters,
 		"acme ":                 reasonLetters,
 		"a\x00b":                reasonLetters,
+		"acme\n":                "Tenant ID cannot have leading or trailing whitespace",
+		"acme\n\n":              reasonLetters,
+		strings.Repeat("é", 16): reasonLetters, // 16 characters in 32 bytes
+		strings.Repeat("é", 31): reasonLong,
 	} {
 		id, err := registry.ParseTenantID(text)
 		invalid, ok := errors.AsType[*registry.InvalidTenantIDError](err)

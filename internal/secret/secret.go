@@ -59,21 +59,30 @@ func LoadOrCreate(path string) (key Key, created bool, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return Key{}, false, fmt.Errorf("master key: %w", err)
 	}
-	// O_EXCL: of two that start at once one wins, and the other reads what the winner wrote.
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
+	key = New()
+	switch err := publish(path, hex.EncodeToString(key.key)+"\n"); {
+	case errors.Is(err, fs.ErrExist):
 		key, err = Load(path)
 		return key, false, err
-	}
-	if err != nil {
-		return Key{}, false, fmt.Errorf("master key: %w", err)
-	}
-	key = New()
-	_, err = file.WriteString(hex.EncodeToString(key.key) + "\n")
-	if err = errors.Join(err, file.Close()); err != nil {
+	case err != nil:
 		return Key{}, false, fmt.Errorf("master key: %w", err)
 	}
 	return key, true, nil
+}
+
+// publish makes a file appear with its whole content, or fails with fs.ErrExist: of two that start at once one wins,
+// and the other finds what the winner wrote.
+func publish(path, text string) error {
+	file, err := os.CreateTemp(filepath.Dir(path), ".master-key-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file.Name())
+	_, err = file.WriteString(text)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	return os.Link(file.Name(), path)
 }
 
 // Password derives the password of a server role: base64url(HMAC-SHA-256(key, "role" NUL role NUL generation NUL)), 43 characters.
