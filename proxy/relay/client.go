@@ -231,11 +231,10 @@ func (s *Session) parse(body, msg []byte, total int, out *Output) (bool, Verdict
 		return true, More, nil
 	}
 	s.define(string(name), st)
-	if known := s.server.byText[st.text]; known != nil && s.status != 'E' && (known.ready || known.segment == s.segment) {
-		s.server.touch(known)
-		s.expect(expectation{kind: answerParse, name: string(name)})
-		s.settle(out)
-		return false, More, nil
+	// A client that prepares anew means it: what the server has of the same text may be of another time, before a
+	// table was changed or while a temporary one was there.
+	if old := s.server.byText[st.text]; old != nil {
+		s.closeOurs(old, out)
 	}
 	s.makeRoom(out)
 	n := s.server.prepare(st.text, s.segment, false)
@@ -294,10 +293,14 @@ func (s *Session) ensureUnnamed(out *Output) {
 // makeRoom closes the statements that are too many on the server.
 func (s *Session) makeRoom(out *Output) {
 	for n := s.server.excess(); n != nil; n = s.server.excess() {
-		s.server.forget(n)
-		s.expect(expectation{kind: expectOurClose, named: n})
-		out.ToServer.keep(appendNamed(out.ToServer.own(), 'C', n.name))
+		s.closeOurs(n, out)
 	}
+}
+
+func (s *Session) closeOurs(n *namedStatement, out *Output) {
+	s.server.forget(n)
+	s.expect(expectation{kind: expectOurClose, named: n})
+	out.ToServer.keep(appendNamed(out.ToServer.own(), 'C', n.name))
 }
 
 // noStatement is a name that no statement of ours has.

@@ -26,14 +26,14 @@ const (
 func (k kind) extended() bool {
 	switch k {
 	case expectParse, expectBind, expectDescribe, expectExecute, expectClose,
-		expectOurParse, expectOurClose, expectOurError, answerParse, answerClose:
+		expectOurParse, expectOurClose, expectOurError, answerClose:
 		return true
 	}
 	return false
 }
 
 // unanswered reports whether the server owes nothing.
-func (k kind) unanswered() bool { return k == answerParse || k == answerClose || k == markCopyEnd }
+func (k kind) unanswered() bool { return k == answerClose || k == markCopyEnd }
 
 // expectation is one element of the queue.
 type expectation struct {

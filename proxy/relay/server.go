@@ -87,10 +87,7 @@ func (e expectation) ours() bool { return e.kind == expectSetting || e.kind == e
 // settle answers, in their turn, the messages that need no server.
 func (s *Session) settle(out *Output) {
 	for s.queue.len() > 0 && s.queue.at(0).kind.unanswered() {
-		switch s.queue.pop().kind {
-		case answerParse:
-			out.ToClient.keep(appendEmpty(out.ToClient.own(), '1'))
-		case answerClose:
+		if s.queue.pop().kind == answerClose {
 			out.ToClient.keep(appendEmpty(out.ToClient.own(), '3'))
 		}
 	}
@@ -267,7 +264,7 @@ func (s *Session) failed(head expectation, msg []byte, out *Output) (bool, error
 		out.ToClient.keep(head.err.Append(out.ToClient.own()))
 		forward = false
 	case expectBind, expectDescribe:
-		forward = !s.rename(head, body, out)
+		forward = !s.distrust(head, body, out)
 	}
 	if head.kind.extended() {
 		s.skipToSync()
@@ -275,14 +272,21 @@ func (s *Session) failed(head expectation, msg []byte, out *Output) (bool, error
 	return forward, nil
 }
 
-// rename puts the client's name for a statement where the server's error says ours.
-func (s *Session) rename(head expectation, body []byte, out *Output) bool {
-	if head.named == nil || field(body, 'C') != "26000" {
+// distrust has a statement that the server refuses to use prepared again for its next user. Where the error names the
+// statement, the client's name is put in the place of ours; it reports whether it has.
+func (s *Session) distrust(head expectation, body []byte, out *Output) bool {
+	if head.named == nil {
 		return false
 	}
-	s.server.forget(head.named) // the server does not have it, whatever we believed
-	out.ToClient.keep(noSuchStatement([]byte(head.name)).Append(out.ToClient.own()))
-	return true
+	switch field(body, 'C') {
+	case "26000": // the server does not have it, whatever we believed
+		s.server.forget(head.named)
+		out.ToClient.keep(noSuchStatement([]byte(head.name)).Append(out.ToClient.own()))
+		return true
+	case "0A000": // cached plan must not change result type
+		s.server.abandon(head.named)
+	}
+	return false
 }
 
 // skipToSync takes back what the messages before the next Sync would have done: the server ignores them.
@@ -304,7 +308,7 @@ func (s *Session) skipToSync() {
 
 func (s *Session) undo(e expectation, struck bool) {
 	switch e.kind {
-	case expectParse, answerParse:
+	case expectParse:
 		if e.named != nil {
 			s.server.forget(e.named)
 		}

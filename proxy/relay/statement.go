@@ -99,6 +99,13 @@ func (s *Server) forget(n *namedStatement) {
 	}
 }
 
+// abandon has nobody use a statement any more. It is closed when room is made.
+func (s *Server) abandon(n *namedStatement) {
+	if s.byText[n.text] == n {
+		delete(s.byText, n.text)
+	}
+}
+
 // excess returns the least recently used statement while there are too many, nil otherwise. Statements under way
 // are never given up.
 func (s *Server) excess() *namedStatement {
