@@ -128,7 +128,7 @@ func Default() *Config {
 			ClientWrite:     time.Minute,
 			Drain:           30 * time.Second,
 		},
-		Limits:  Limits{Clients: 10000, Startups: 200, MaxStatementBytes: 16 << 20, ClientStatements: 5000},
+		Limits:  Limits{Clients: 10000, Startups: 2000, MaxStatementBytes: 16 << 20, ClientStatements: 5000},
 		Pool:    Pool{IdleTimeout: 10 * time.Minute, Lifetime: time.Hour, Quantum: 20 * time.Millisecond, PreparedStatements: 200},
 		Metrics: Metrics{MaxTenants: 500},
 	}

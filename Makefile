@@ -1,0 +1,72 @@
+# `make` alone prints what there is.
+
+GO ?= go
+FUZZTIME ?= 5s
+
+# What root starts runs as an unprivileged user, who cannot enter a clone below /root, for example.
+ifeq ($(shell id -u),0)
+ifneq ($(shell runuser -u nobody -- test -x '$(CURDIR)' 2>/dev/null && echo yes),yes)
+DEMO_DIR ?= /var/tmp/docex-proxy-demo
+endif
+endif
+DEMO_DIR ?= .demo
+
+# A copy without its history, or one that belongs to another user, has no commit to stamp into the binaries.
+ifneq ($(shell git rev-parse --verify HEAD >/dev/null 2>&1 && echo yes),yes)
+export GOFLAGS += -buildvcs=false
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test vet format-check unit e2e fuzz bench lint fmt cover up down clean
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build bin/docex-proxy and bin/docexctl
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/docex-proxy ./cmd/docexctl
+
+demo: build ## Run a private Postgres, two tenants and the proxy; prints psql lines to paste
+	@scripts/deps.sh demo
+	bin/docex-proxy dev --data-dir $(DEMO_DIR)
+
+test: ## Everything that has to pass: vet, format, unit, end to end, short fuzzing
+	@scripts/deps.sh test
+	$(MAKE) --no-print-directory vet format-check unit e2e fuzz
+
+vet: ## Report suspicious code
+	$(GO) vet ./...
+
+format-check: ## Fail when a Go file is not as gofmt writes it
+	@files=$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...)); test -z "$$files" || { echo "not formatted, run make fmt:" $$files; exit 1; }
+
+unit: ## Test all packages but the end to end suite, with the race detector
+	$(GO) test -race -timeout 8m $$($(GO) list ./... | grep -v '/e2e$$')
+
+e2e: ## Test the built programs as black boxes
+	$(GO) test -race -count=1 -timeout 8m ./e2e/
+
+fuzz: ## Run every fuzz target for FUZZTIME (5s)
+	scripts/fuzz.sh $(FUZZTIME)
+
+bench: ## Run the Go benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -v '/e2e$$')
+
+lint: ## Run golangci-lint, where it is installed
+	@command -v golangci-lint >/dev/null || { echo "golangci-lint 2 is missing: https://golangci-lint.run says how to install it"; exit 1; }
+	golangci-lint run
+
+fmt: ## Format all Go files
+	gofmt -w $$($(GO) list -f '{{.Dir}}' ./...)
+
+cover: ## Write the unit tests' coverage to cover.out and print it by function
+	$(GO) test -coverprofile cover.out $$($(GO) list ./... | grep -v '/e2e$$')
+	$(GO) tool cover -func cover.out
+
+up: ## Run Postgres, proxy, Prometheus and Grafana in containers
+	docker compose up --build --detach
+
+down: ## Stop them and remove their data
+	docker compose down --volumes
+
+clean: ## Remove what was built, and the demo's data
+	rm -rf bin cover.out $(DEMO_DIR)

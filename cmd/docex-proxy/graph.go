@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/docex-proxy/docex-proxy/configs"
+	"github.com/docex-proxy/docex-proxy/metrics"
+	"github.com/docex-proxy/docex-proxy/pool"
+	"github.com/docex-proxy/docex-proxy/proxy"
+	"github.com/docex-proxy/docex-proxy/registry"
+	"github.com/docex-proxy/docex-proxy/router"
+)
+
+// graph is all parts of one proxy, connected. Whoever made it runs it once, which closes it, or closes it.
+type graph struct {
+	registryDSN string
+	logger      *slog.Logger
+
+	instruments *prometheus.Registry
+	metrics     *metrics.Metrics
+	store       *registry.Store
+	cache       *registry.Cache
+	pools       *pool.Set
+	proxy       *proxy.Server
+
+	registryReached atomic.Bool
+}
+
+// newGraph makes the parts in the order of the data path. It opens no connection.
+func newGraph(ctx context.Context, config *configs.Config, p prepared, logger *slog.Logger) (*graph, error) {
+	g := &graph{registryDSN: p.registryDSN, logger: logger, instruments: newInstruments()}
+	g.metrics = metrics.New(g.instruments, metrics.Options{MaxTenants: config.Metrics.MaxTenants})
+
+	// The store's pool is ended by close, not by the signal: sessions that drain may still ask.
+	store, err := registry.OpenStore(context.WithoutCancel(ctx), p.registryDSN)
+	if err != nil {
+		return nil, err
+	}
+	g.store = store
+	g.cache = buildCache(config.Registry, g)
+	g.pools, err = buildPools(config, p, g)
+	if err != nil {
+		store.Close()
+		return nil, err
+	}
+	g.metrics.WatchPools(g.poolStats)
+	g.proxy = buildProxy(config, p, g)
+	return g, nil
+}
+
+// checkGraph makes everything that serve would make, and lets it go.
+func checkGraph(ctx context.Context, config *configs.Config) error {
+	p, err := prepare(config)
+	if err != nil {
+		return err
+	}
+	g, err := newGraph(ctx, config, p, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	g.close()
+	return nil
+}
+
+func newInstruments() *prometheus.Registry {
+	instruments := prometheus.NewRegistry()
+	instruments.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewBuildInfoCollector(),
+	)
+	return instruments
+}
+
+func buildCache(config configs.Registry, g *graph) *registry.Cache {
+	maxStale := config.MaxStale
+	if maxStale == 0 {
+		maxStale = -1 // never, in the cache's words
+	}
+	return registry.NewCache(g.store, registry.CacheOptions{
+		Size:        config.CacheSize,
+		TTL:         config.TTL,
+		NegativeTTL: config.NegativeTTL,
+		MaxStale:    maxStale,
+		Metrics:     g.metrics,
+		Logger:      g.logger,
+	})
+}
+
+func buildPools(config *configs.Config, p prepared, g *graph) (*pool.Set, error) {
+	return pool.New(pool.Options{
+		Servers:        p.servers,
+		Password:       p.passwords,
+		ConnectTimeout: config.Timeouts.Connect,
+		IdleTimeout:    config.Pool.IdleTimeout,
+		Lifetime:       config.Pool.Lifetime,
+		Quantum:        config.Pool.Quantum,
+		Metrics:        g.metrics,
+		Logger:         g.logger,
+	})
+}
+
+func buildProxy(config *configs.Config, p prepared, g *graph) *proxy.Server {
+	routes := router.New(router.Options{
+		Registry:           g.cache,
+		UserSuffix:         config.Identity.UserSuffix,
+		SNIDomain:          config.Identity.SNIDomain,
+		Database:           config.Identity.Database,
+		RequireUserContext: config.Auth.RequireUserContext,
+		TenantConnections:  config.Limits.TenantServerConnections,
+	})
+	return proxy.New(proxy.Options{
+		Router:                routes,
+		Pool:                  g.pools,
+		Metrics:               g.metrics,
+		Logger:                g.logger,
+		TLS:                   p.tls,
+		TLSRequired:           config.TLS.Required,
+		TrustLogins:           config.Auth.Trust,
+		ExposeTenantErrors:    config.Auth.ExposeTenantErrors,
+		StartupTimeout:        config.Timeouts.Startup,
+		AuthenticationTimeout: config.Timeouts.Authentication,
+		QueueWait:             config.Timeouts.QueueWait,
+		FrameTimeout:          config.Timeouts.Frame,
+		ClientIdle:            config.Timeouts.ClientIdle,
+		IdleTransaction:       config.Timeouts.IdleTransaction,
+		ClientWrite:           config.Timeouts.ClientWrite,
+		Drain:                 config.Timeouts.Drain,
+		Recheck:               config.Registry.TTL, // before that the cache would only repeat itself
+		MaxClients:            config.Limits.Clients,
+		MaxStartups:           config.Limits.Startups,
+		TenantClients:         config.Limits.TenantClients,
+		MaxStatementBytes:     config.Limits.MaxStatementBytes,
+		MaxStatements:         config.Limits.ClientStatements,
+		ServerStatements:      config.Pool.PreparedStatements,
+	})
+}
+
+// run serves until ctx ends, or until a part of it cannot go on, and closes the graph. What sessions need, and the
+// endpoint that watches them, ends after the last session. The status listener may be nil. ready is called when
+// clients are accepted.
+func (g *graph) run(ctx context.Context, clients, status net.Listener, ready func()) error {
+	defer g.close()
+	serving, stopServing := context.WithCancel(ctx)
+	defer stopServing()
+	beside, stopBeside := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBeside()
+
+	var group errgroup.Group
+	group.Go(func() error {
+		defer stopServing()
+		return g.listenToRegistry(beside)
+	})
+	if status != nil {
+		group.Go(func() error {
+			defer stopServing()
+			handler := metrics.Handler(g.instruments, func() error { return g.ready(serving) }, buildInfo().version)
+			return serveHTTP(beside, status, handler)
+		})
+	}
+	ready() // the listeners are open: from here on the kernel takes connections in
+	err := g.proxy.Serve(serving, clients)
+	stopBeside()
+	return errors.Join(err, group.Wait())
+}
+
+func (g *graph) listenToRegistry(ctx context.Context) error {
+	return registry.Listen(ctx, registry.ListenOptions{
+		DSN:       g.registryDSN,
+		OnChange:  g.registryChanged,
+		OnConnect: g.registryConnected,
+		Metrics:   g.metrics,
+		Logger:    g.logger,
+	})
+}
+
+// registryChanged makes every part forget what has changed: the cache first, or the others would only learn the old
+// again. Connections that were opened for what the tenant was are closed, idle ones now.
+func (g *graph) registryChanged(payload string) {
+	g.cache.Forget(payload)
+	g.proxy.RegistryChanged(payload)
+	g.pools.Drain(func(target pool.Target) bool { return target.Tenant == payload || payload == "*" })
+}
+
+// registryConnected takes everything for changed, because changes may have been missed. Connections stay: a tenant
+// that has changed gets another target with its next session.
+func (g *graph) registryConnected() {
+	g.registryReached.Store(true)
+	g.cache.ForgetAll()
+	g.proxy.RegistryChanged("*")
+}
+
+// ready says why a balancer should send no clients here. A registry that is lost later is no reason: known tenants
+// are served meanwhile.
+func (g *graph) ready(serving context.Context) error {
+	switch {
+	case serving.Err() != nil:
+		return errors.New("shutting down")
+	case !g.registryReached.Load():
+		return errors.New("the registry has not been reached yet")
+	}
+	return nil
+}
+
+func (g *graph) poolStats() []metrics.PoolStat {
+	stats := g.pools.Stats()
+	converted := make([]metrics.PoolStat, len(stats))
+	for i, stat := range stats {
+		converted[i] = metrics.PoolStat{Tenant: stat.Target.Tenant, Server: stat.Target.Server,
+			Idle: stat.Idle, Active: stat.Active, Connecting: stat.Connecting, Waiting: stat.Waiting}
+	}
+	return converted
+}
+
+// close ends what newGraph made, in the opposite order. No session is left by then.
+func (g *graph) close() {
+	g.pools.Close()
+	g.store.Close()
+}

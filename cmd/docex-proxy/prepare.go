@@ -1,0 +1,155 @@
+package main
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"strconv"
+
+	"github.com/docex-proxy/docex-proxy/configs"
+	"github.com/docex-proxy/docex-proxy/internal/secret"
+	"github.com/docex-proxy/docex-proxy/pool"
+)
+
+const (
+	// registryRole and registryGeneration are what `docexctl init` derives the password of the registry's role from.
+	registryRole       = "docex_registry"
+	registryGeneration = 1
+
+	// mainServer is the name that a tenant's route gives when nobody has said another.
+	mainServer = "main"
+)
+
+// passwords derives the password of a role; nil without a master key.
+type passwords func(role string, generation int) string
+
+// prepared is what a configuration refers to, read and converted.
+type prepared struct {
+	passwords   passwords
+	registryDSN string
+	servers     map[string]pool.Server
+	tls         *tls.Config // nil without a certificate
+}
+
+// prepare reads the files that the configuration names. The error joins everything that is wrong with them.
+func prepare(config *configs.Config) (prepared, error) {
+	var p prepared
+	var problems []error
+	attempt := func(key string, err error) {
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%s: %w", key, err))
+		}
+	}
+	var err error
+	p.passwords, err = loadPasswords(config.MasterKeyFile)
+	attempt("master_key_file", err)
+	dsn, err := url.Parse(string(config.Registry.DSN))
+	if err != nil {
+		return p, errors.New("registry.dsn: is not a URL") // the parser's own error may hold the password
+	}
+	p.registryDSN = withPassword(dsn, p.passwords)
+	p.servers, err = poolServers(config.Servers, dsn)
+	attempt("servers", err)
+	p.tls, err = clientTLS(config.TLS)
+	attempt("tls", err)
+	return p, errors.Join(problems...)
+}
+
+func loadPasswords(keyFile string) (passwords, error) {
+	if keyFile == "" {
+		return nil, nil
+	}
+	key, err := secret.Load(keyFile)
+	if err != nil {
+		return nil, err
+	}
+	return key.Password, nil
+}
+
+// withPassword completes the registry's URL: the role, and its derived password when the URL has none.
+func withPassword(dsn *url.URL, derive passwords) string {
+	completed, query := *dsn, dsn.Query()
+	user := cmp.Or(query.Get("user"), dsn.User.Username(), registryRole)
+	query.Del("user")
+	completed.RawQuery = query.Encode()
+	password, given := dsn.User.Password()
+	switch {
+	case given:
+		completed.User = url.UserPassword(user, password)
+	case derive != nil && user == registryRole && !query.Has("password"):
+		completed.User = url.UserPassword(user, derive(registryRole, registryGeneration))
+	default:
+		completed.User = url.User(user)
+	}
+	return completed.String()
+}
+
+// poolServers converts the servers of the configuration. Without any, the registry's own server is the only one.
+func poolServers(configured map[string]configs.Server, registryDSN *url.URL) (map[string]pool.Server, error) {
+	if len(configured) == 0 {
+		server, err := registryServer(registryDSN)
+		if err != nil {
+			return nil, err
+		}
+		configured = map[string]configs.Server{mainServer: server}
+	}
+	servers := make(map[string]pool.Server, len(configured))
+	for name, server := range configured {
+		servers[name] = pool.Server{
+			Host:           server.Host,
+			Port:           uint16(server.Port), // configs has checked its range
+			SSLMode:        server.SSLMode,
+			SSLRootCert:    server.SSLRootCert,
+			MaxConnections: server.MaxConnections,
+		}
+	}
+	return servers, nil
+}
+
+// registryServer reads where a URL leads; its query says more than its host, as in libpq (section 34.1.1).
+func registryServer(dsn *url.URL) (configs.Server, error) {
+	server, query := configs.DefaultServer(), dsn.Query()
+	server.Host = cmp.Or(query.Get("host"), dsn.Hostname())
+	if server.Host == "" {
+		return server, errors.New("there are none, and registry.dsn names no host that could be used instead")
+	}
+	if text := cmp.Or(query.Get("port"), dsn.Port()); text != "" {
+		port, err := strconv.ParseUint(text, 10, 16)
+		if err != nil || port == 0 {
+			return server, fmt.Errorf("there are none, and the port %q of registry.dsn is none", text)
+		}
+		server.Port = int(port)
+	}
+	server.SSLMode = cmp.Or(query.Get("sslmode"), server.SSLMode)
+	server.SSLRootCert = query.Get("sslrootcert")
+	return server, nil
+}
+
+// clientTLS is what clients are offered.
+func clientTLS(config configs.TLS) (*tls.Config, error) {
+	if config.CertFile == "" {
+		return nil, nil
+	}
+	certificate, err := tls.LoadX509KeyPair(config.CertFile, config.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}, nil
+}
+
+// newLogger writes to w as the configuration says.
+func newLogger(config configs.Log, w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(config.Level)); err != nil {
+		return nil, fmt.Errorf("log.level: %w", err)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if config.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	}
+	return slog.New(slog.NewTextHandler(w, options)), nil
+}

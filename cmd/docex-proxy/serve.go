@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/docex-proxy/docex-proxy/configs"
+)
+
+func serveCommand() *cobra.Command {
+	standard := configs.Default()
+	var file, clientsAddress, statusAddress string
+	command := &cobra.Command{
+		Use:   "serve --config FILE",
+		Short: "Serve until SIGTERM or SIGINT, then let transactions finish",
+		Args:  noArguments,
+		RunE: func(command *cobra.Command, _ []string) error {
+			config, err := configs.Load(file)
+			if err != nil {
+				return err
+			}
+			if command.Flags().Changed("listen") {
+				config.Listen = clientsAddress
+			}
+			if command.Flags().Changed("http") {
+				config.HTTP = statusAddress
+			}
+			if err := config.Validate(); err != nil {
+				return err
+			}
+			clients, status, err := listen(command.Context(), config)
+			if err != nil {
+				return err
+			}
+			defer closeListeners(clients, status)
+			return serveOn(command.Context(), config, clients, status, command.ErrOrStderr(), func() {
+				printReady(command.OutOrStdout(), clients, status)
+			})
+		},
+	}
+	flags := command.Flags()
+	flags.StringVar(&file, "config", "", "configuration `FILE`; without it defaults and environment hold")
+	flags.StringVar(&clientsAddress, "listen", standard.Listen, "`ADDRESS` for clients, instead of the file's")
+	flags.StringVar(&statusAddress, "http", standard.HTTP, "`ADDRESS` for metrics and status, instead of the file's; empty turns it off")
+	return command
+}
+
+// listen opens the listeners. status is nil when it is off.
+func listen(ctx context.Context, config *configs.Config) (clients, status net.Listener, err error) {
+	var opener net.ListenConfig
+	if clients, err = opener.Listen(ctx, "tcp", config.Listen); err != nil {
+		return nil, nil, fmt.Errorf("listen: %w", err)
+	}
+	if config.HTTP == "" {
+		return clients, nil, nil
+	}
+	if status, err = opener.Listen(ctx, "tcp", config.HTTP); err != nil {
+		clients.Close()
+		return nil, nil, fmt.Errorf("http: %w", err)
+	}
+	return clients, status, nil
+}
+
+// closeListeners closes what a run may not have closed because it never began.
+func closeListeners(clients, status net.Listener) {
+	clients.Close()
+	if status != nil {
+		status.Close()
+	}
+}
+
+// serveOn makes the graph and runs it on listeners that are open already, until ctx ends.
+func serveOn(ctx context.Context, config *configs.Config, clients, status net.Listener, logs io.Writer, ready func()) error {
+	logger, err := newLogger(config.Log, logs)
+	if err != nil {
+		return err
+	}
+	p, err := prepare(config)
+	if err != nil {
+		return err
+	}
+	g, err := newGraph(ctx, config, p, logger)
+	if err != nil {
+		return err
+	}
+	return g.run(ctx, clients, status, ready)
+}
+
+// printReady tells whoever has started the program, in one line, that clients are accepted and where.
+func printReady(w io.Writer, clients, status net.Listener) {
+	at := "off"
+	if status != nil {
+		at = status.Addr().String()
+	}
+	fmt.Fprintf(w, "ready: clients on %s, http on %s\n", clients.Addr(), at)
+}
+
+const httpTimeout = 10 * time.Second
+
+// serveHTTP serves until ctx ends.
+func serveHTTP(ctx context.Context, l net.Listener, handler http.Handler) error {
+	server := &http.Server{Handler: handler, ReadTimeout: httpTimeout, WriteTimeout: httpTimeout, MaxHeaderBytes: 16 << 10}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
