@@ -34,13 +34,13 @@ func TestWrongUsageExitsWithTwoAndSaysWhatIsWrong(t *testing.T) {
 		args []string
 		want string
 	}{
-		{nil, "a command is missing"},
-		{[]string{"sevre"}, `unknown command "sevre"`},
-		{[]string{"serve", "now"}, `serve takes no argument "now"`},
+		{nil, "a verb is missing"},
+		{[]string{"sevre"}, `unknown verb "sevre"`},
+		{[]string{"serve", "now"}, `unexpected argument "now"`},
 		{[]string{"serve", "--confg", "x"}, "unknown flag: --confg"},
 		{[]string{"dev", "--tenants", "acme-corp"}, "Tenant ID must contain only"},
 		{[]string{"dev", "--tenants", "_docex_system_"}, "reserved"},
-		{[]string{"check-config", "file.yaml"}, "takes no argument"},
+		{[]string{"check-config", "file.yaml"}, `unexpected argument "file.yaml"`},
 	} {
 		code, stdout, stderr := execute(t, c.args...)
 		if code != exitUsage || stdout != "" || !strings.HasPrefix(stderr, "docex-proxy: ") || !strings.Contains(stderr, c.want) {
@@ -79,9 +79,9 @@ func TestCheckConfigFindsEveryProblem(t *testing.T) {
 		want   []string
 	}{
 		"in the values": {"listen: here\nlog: {level: loud}\n", []string{
-			"docex-proxy: listen: ", "docex-proxy: log.level: ", "docex-proxy: registry.dsn: "}},
+			"docex-proxy: listen: ", "\n  log.level: ", "\n  registry.dsn: "}},
 		"in the files it names": {"registry: {dsn: postgres:///docex}\nmaster_key_file: /nowhere/key\ntls: {cert_file: /nowhere/cert, key_file: /nowhere/key}\n", []string{
-			"docex-proxy: master_key_file: ", "docex-proxy: servers: there are none", "docex-proxy: tls: open /nowhere/cert"}},
+			"docex-proxy: master_key_file: ", "\n  servers: there are none", "\n  tls: open /nowhere/cert"}},
 		"in a server's certificates": {"registry: {dsn: postgres://db/docex}\nservers: {main: {host: db, sslmode: verify-full, sslrootcert: /nowhere/ca}}\n", []string{
 			"/nowhere/ca"}},
 	} {

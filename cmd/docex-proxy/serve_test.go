@@ -77,6 +77,16 @@ func begin(t *testing.T, args ...string) *program {
 	return p
 }
 
+// addresses are where it said that it serves.
+func (p *program) addresses(t *testing.T) (clients, status string) {
+	t.Helper()
+	line := strings.ReplaceAll(p.stdout.String(), ",", "")
+	if _, err := fmt.Sscanf(line, "ready: clients on %s http on %s", &clients, &status); err != nil {
+		t.Fatalf("%q: %v", line, err)
+	}
+	return clients, status
+}
+
 // end interrupts the program and returns its exit code.
 func (p *program) end(t *testing.T) int {
 	t.Helper()
@@ -239,8 +249,7 @@ func TestServeDrainsWhenItIsTold(t *testing.T) {
 		"master_key_file: " + filepath.Join(dir, "master.key"),
 	}, "\n"))
 	p := begin(t, "serve", "--config", config)
-	address := strings.Fields(strings.ReplaceAll(p.stdout.String(), ",", ""))
-	clients, status := address[2], address[4]
+	clients, status := p.addresses(t)
 	dsn := strings.Replace(c.Logins[0].DSN, fmt.Sprintf("%s:%d", c.Proxy.Host, c.Proxy.Port), clients, 1)
 
 	eventually(t, "/readyz", func() bool { code, _ := httpGet(t, status+"/readyz"); return code == http.StatusOK })
@@ -272,9 +281,9 @@ func TestServeDrainsWhenItIsTold(t *testing.T) {
 func TestServeWaitsForARegistryThatIsDown(t *testing.T) {
 	config := writeFile(t, "config.yaml", "listen: 127.0.0.1:0\nhttp: 127.0.0.1:0\nregistry: {dsn: postgres://127.0.0.1:1/docex}\n")
 	p := begin(t, "serve", "--config", config)
-	address := strings.Fields(p.stdout.String())
-	if status, body := httpGet(t, address[4]+"/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "registry") {
-		t.Errorf("/readyz: %d %s", status, body)
+	_, status := p.addresses(t)
+	if code, body := httpGet(t, status+"/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "registry") {
+		t.Errorf("/readyz: %d %s", code, body)
 	}
 	if code := p.end(t); code != exitDone {
 		t.Errorf("exit code %d: %s", code, p.stderr)

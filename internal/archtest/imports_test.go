@@ -60,6 +60,7 @@ var rooms = map[string]room{
 	"internal/scram":    {why: "a leaf"},
 	"internal/archtest": {why: "it reads the project from outside"},
 	"internal/pgtest":   {ours: []string{"internal/localpg"}, why: "it gives tests a Postgres, nothing else"},
+	"examples/pgx":      {why: "a user's program: an ordinary driver, nothing of the project"},
 	"e2e":               {why: "a black box: it runs the programs, and would not notice what they really do if it used their packages"},
 }
 
@@ -71,7 +72,7 @@ type library struct {
 
 // libraries are the prefixes of import paths; the longest that fits an import decides.
 var libraries = map[string]library{
-	"github.com/jackc/pgx/v5":                    {[]string{"registry", "provision", "internal/pgtest", "e2e"}, "SQL is for these; the proxy itself speaks the protocol"},
+	"github.com/jackc/pgx/v5":                    {[]string{"registry", "provision", "internal/pgtest", "e2e", "examples/pgx"}, "SQL is for these; the proxy itself speaks the protocol"},
 	"github.com/jackc/pgx/v5/pgconn":             {[]string{"registry", "provision", "pool", "internal/pgtest", "e2e"}, "pool dials and authenticates with pgconn, and takes the connection out of it"},
 	"github.com/jackc/pgx/v5/pgproto3":           {nil, "two families of message types must not meet: the proxy's is pgproto3/v2"},
 	"github.com/jackc/pgproto3/v2":               {[]string{"proxy"}, "messages are decoded where sessions begin, and nowhere on the hot path"},

@@ -159,37 +159,42 @@ func TestADataDirTooLongForASocketGetsATemporaryOne(t *testing.T) {
 	}
 }
 
-func TestStartFails(t *testing.T) {
+func TestStartSaysWhatIsWrong(t *testing.T) {
+	dir := filepath.Join(openDir(t), "data")
+	if err := start(t, localpg.Options{DataDir: dir}).Stop(); err != nil {
+		t.Fatal(err)
+	}
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	expired, cancel := context.WithCancel(t.Context())
-	cancel()
 
-	cases := map[string]struct {
-		ctx     context.Context
+	for name, c := range map[string]struct {
 		options localpg.Options
 		want    string
 	}{
-		"without a data directory":          {t.Context(), localpg.Options{}, "no data directory"},
-		"on a taken port":                   {t.Context(), localpg.Options{Port: taken.Addr().(*net.TCPAddr).Port}, "could not bind"},
-		"with a setting Postgres rejects":   {t.Context(), localpg.Options{Settings: map[string]string{"max_connections": "none"}}, "max_connections"},
-		"with programs that are not there":  {t.Context(), localpg.Options{BinDir: t.TempDir()}, "initdb and postgres"},
-		"with a socket directory too long":  {t.Context(), localpg.Options{SocketDir: "/tmp/" + strings.Repeat("s", 100)}, "too long"},
-		"when the caller has lost interest": {expired, localpg.Options{}, "context canceled"},
-	}
-	for name, c := range cases {
+		"no data directory":           {localpg.Options{}, "no data directory"},
+		"a taken port":                {localpg.Options{DataDir: dir, Port: taken.Addr().(*net.TCPAddr).Port}, "could not bind"},
+		"a setting Postgres rejects":  {localpg.Options{DataDir: dir, Settings: map[string]string{"max_connections": "none"}}, "max_connections"},
+		"no programs where named":     {localpg.Options{DataDir: dir, BinDir: t.TempDir()}, "initdb and postgres"},
+		"a socket directory too long": {localpg.Options{DataDir: dir, SocketDir: "/" + strings.Repeat("s", 100)}, "too long"},
+	} {
 		t.Run(name, func(t *testing.T) {
-			if name != "without a data directory" {
-				c.options.DataDir = filepath.Join(openDir(t), "data")
-			}
-			_, err := localpg.Start(c.ctx, c.options)
+			_, err := localpg.Start(t.Context(), c.options)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q in it", err, c.want)
 			}
 		})
+	}
+}
+
+func TestStartEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := localpg.Start(ctx, localpg.Options{DataDir: filepath.Join(openDir(t), "data")})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
 	}
 }
 
