@@ -86,6 +86,9 @@ func serveOn(ctx context.Context, config *configs.Config, clients, status net.Li
 	if err != nil {
 		return err
 	}
+	if p.passwords == nil {
+		logger.Warn("no master_key_file: servers have to let the proxy in without a password")
+	}
 	g, err := newGraph(ctx, config, p, logger)
 	if err != nil {
 		return err
@@ -102,15 +105,24 @@ func printReady(w io.Writer, clients, status net.Listener) {
 	fmt.Fprintf(w, "ready: clients on %s, http on %s\n", clients.Addr(), at)
 }
 
-const httpTimeout = 10 * time.Second
+const (
+	httpTimeout = 10 * time.Second
+	httpGrace   = 2 * time.Second // for a request that is being answered at the end
+)
 
 // serveHTTP serves until ctx ends.
 func serveHTTP(ctx context.Context, l net.Listener, handler http.Handler) error {
 	server := &http.Server{Handler: handler, ReadTimeout: httpTimeout, WriteTimeout: httpTimeout, MaxHeaderBytes: 16 << 10}
-	stop := context.AfterFunc(ctx, func() { server.Close() })
-	defer stop()
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(l) }()
+	select {
+	case err := <-failed:
 		return err
+	case <-ctx.Done():
 	}
-	return nil
+	grace, stop := context.WithTimeout(context.WithoutCancel(ctx), httpGrace)
+	defer stop()
+	err := server.Shutdown(grace)
+	<-failed
+	return errors.Join(err, server.Close())
 }

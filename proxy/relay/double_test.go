@@ -200,6 +200,8 @@ func (d *double) query(sql string) {
 	case sql == "DISCARD ALL":
 		clear(d.statements)
 		d.say('C', sql)
+	case strings.Contains(sql, "SET ROLE missing") || strings.Contains(sql, `SET ROLE "missing"`):
+		d.fail("22023", `role "missing" does not exist`)
 	default:
 		d.say('T', 0)
 		d.say('D', 1, []byte{0, 0, 0, byte(len(sql))}, []byte(sql))

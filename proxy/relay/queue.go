@@ -15,7 +15,8 @@ const (
 	expectOurParse                 // ParseComplete, swallowed
 	expectOurClose                 // CloseComplete, swallowed
 	expectOurError                 // the ErrorResponse of a message made to fail, replaced by ours
-	expectSetting                  // a Query of ours that applies settings, swallowed
+	expectSetting                  // a Query of ours that brings the connection to the session, swallowed
+	expectDiscard                  // our DISCARD ALL, swallowed; its tag has to say so
 	expectAnswer                   // a Query of ours that asks for the session's state, swallowed and read
 	answerParse                    // nothing: we answer ParseComplete ourselves when its turn comes
 	answerClose                    // nothing: we answer CloseComplete

@@ -237,6 +237,54 @@ func TestSettingsAreCarriedAndReported(t *testing.T) {
 	}
 }
 
+func TestASharedConnectionBecomesItsTenantBeforeTheFirstByte(t *testing.T) {
+	s := newStage(relay.Config{Role: "tenant_a", Settings: relay.NewPairs(map[string]string{"search_path": "a"})})
+	s.send(join(parse("s1", "SELECT 1"), bind("s1"), execute(), sync()))
+	expectMessages(t, s.got(), "1:", "2:", "D:SELECT 1", "C:SELECT", "Z:I")
+	seen := s.double.seen
+	if len(seen) != 8 || seen[0] != "Q:SET ROLE NONE|" || seen[1] != "Q:DISCARD ALL|" || !strings.HasSuffix(seen[2], `SET ROLE "tenant_a"|`) ||
+		!strings.Contains(seen[3], "search_path") {
+		t.Errorf("server saw %q", seen)
+	}
+	s.send(query("SELECT 2"))
+	if got := s.double.seen[8:]; len(got) != 1 {
+		t.Errorf("the same tenant switched again: %q", got)
+	}
+	other := newStage(relay.Config{Role: "tenant_b"})
+	other.server, other.double = s.server, s.double
+	other.send(query("SELECT 3"))
+	if got := s.double.seen[9:]; len(got) != 4 || got[0] != "Q:SET ROLE NONE|" || got[1] != "Q:DISCARD ALL|" {
+		t.Errorf("another tenant saw %q", got)
+	}
+	s.send(join(bind("s1"), execute(), sync()))
+	s.got()
+	if got := s.double.seen[13:]; len(got) != 8 || !strings.HasPrefix(got[4], "P:") {
+		t.Errorf("back again: %q", got)
+	}
+}
+
+func TestASwitchThatFailsEndsTheSession(t *testing.T) {
+	s := newStage(relay.Config{Role: "missing"})
+	s.send(query("SELECT 1"))
+	var e *relay.Error
+	if !errors.As(s.err, &e) || e.Severity != "FATAL" || e.Code != "22023" {
+		t.Errorf("got %v", s.err)
+	}
+	if got := s.got(); len(got) != 0 {
+		t.Errorf("the client was sent %q", got)
+	}
+}
+
+func TestASharedConnectionIsNotTrustedAfterASet(t *testing.T) {
+	s := newStage(relay.Config{Role: "tenant_a"})
+	s.send(query("SET ROLE NONE"))
+	n := len(s.double.seen)
+	s.send(query("SELECT 1"))
+	if got := s.double.seen[n:]; len(got) != 4 || got[0] != "Q:SET ROLE NONE|" {
+		t.Errorf("server saw %q", got)
+	}
+}
+
 func TestASetIsAskedForAfterItsCommitAndKept(t *testing.T) {
 	s := newStage(relay.Config{Settings: relay.NewPairs(map[string]string{"datestyle": "ISO"})})
 	s.double.settings = "search_path=tenant_acme,app.user=alice"

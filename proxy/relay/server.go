@@ -82,7 +82,9 @@ func (s *Session) head() expectation {
 }
 
 // ours reports whether the answer under way is to a Query of ours.
-func (e expectation) ours() bool { return e.kind == expectSetting || e.kind == expectAnswer }
+func (e expectation) ours() bool {
+	return e.kind == expectSetting || e.kind == expectDiscard || e.kind == expectAnswer
+}
 
 // settle answers, in their turn, the messages that need no server.
 func (s *Session) settle(out *Output) {
@@ -160,8 +162,12 @@ func (s *Session) parsed(head expectation) (bool, error) {
 
 func (s *Session) executed(head expectation, kind byte, msg []byte) (bool, error) {
 	s.copyIn = false
-	if kind == 'C' && !head.ours() {
-		s.completedCommand(bytes.TrimRight(msg[headerLength:], "\x00"))
+	tag := bytes.TrimRight(msg[headerLength:], "\x00")
+	switch {
+	case head.kind == expectDiscard && (kind != 'C' || string(tag) != discardAll):
+		return false, &BrokenServerError{Reason: "DISCARD ALL was not done"}
+	case kind == 'C' && !head.ours():
+		s.completedCommand(tag)
 	}
 	if head.kind == expectExecute {
 		s.queue.pop()
@@ -178,7 +184,7 @@ func (s *Session) completedCommand(tag []byte) {
 	if s.pins != 0 {
 		s.leaves |= traitGone
 	}
-	if all := string(tag); all == "DISCARD ALL" || all == "DEALLOCATE ALL" {
+	if all := string(tag); all == discardAll || all == "DEALLOCATE ALL" {
 		s.server.forgetStatements()
 		clear(s.statements)
 		s.statementBytes, s.unnamed = 0, statement{}
@@ -210,7 +216,7 @@ func (s *Session) ready(head expectation, msg []byte, out *Output) (bool, error)
 	s.status = msg[headerLength]
 	s.copyIn = false
 	switch head.kind {
-	case expectSetting:
+	case expectSetting, expectDiscard:
 		s.queue.pop()
 		if s.settling--; s.settling == 0 {
 			s.reconcile(out)
@@ -238,6 +244,9 @@ func (s *Session) ready(head expectation, msg []byte, out *Output) (bool, error)
 func (s *Session) afterReady(out *Output) {
 	s.settle(out)
 	if s.leaves != 0 && s.status == 'I' && s.queue.len() == 0 && !s.unsynced && !s.skipping && (s.clientRest == 0 || s.dropRest) {
+		if s.leaves&traitSettings != 0 {
+			s.server.role = "" // SET and its like may have changed it; pg_settings would not tell
+		}
 		s.ask(out)
 	}
 }
@@ -257,6 +266,8 @@ func (s *Session) failed(head expectation, msg []byte, out *Output) (bool, error
 	switch head.kind {
 	case expectSetting:
 		return false, &Error{Severity: "FATAL", Code: field(body, 'C'), Message: field(body, 'M'), Hint: field(body, 'H')}
+	case expectDiscard:
+		return false, &BrokenServerError{Reason: "DISCARD ALL failed: " + field(body, 'M')}
 	case expectAnswer:
 		s.answer.failed = true
 		return false, nil

@@ -31,6 +31,11 @@ const (
 type Config struct {
 	ID       uint64 // unique among the sessions of the process, not zero
 	Settings Pairs  // the client's startup parameters that are settings; names in lower case
+	// Role is what the session has to be on a connection that tenants share, which logs in as nobody in particular;
+	// "" on a connection that is the tenant's own. Settings then hold the tenant's search_path. Seed is drawn for the
+	// session and feeds Postgres's random().
+	Role string
+	Seed uint64
 	// MaxStatementBytes bounds the text of one prepared statement, MaxStatements their number in this session.
 	MaxStatementBytes, MaxStatements int
 }
@@ -62,7 +67,7 @@ type Session struct {
 
 	desired  Pairs // the settings this session lives with
 	reported Pairs // the parameters the client was told of
-	settling int   // Queries of ours that apply settings, under way
+	settling int   // Queries of ours that bring the connection to the session, under way
 
 	leaves  traits   // what may have been left behind since Postgres was last asked
 	customs []string // custom settings this session has named
@@ -134,11 +139,15 @@ func (s *Session) countTransaction() {
 // out.ToServer, and what the client has to be told to out.ToClient.
 func (s *Session) Attach(server *Server, out *Output) {
 	s.server, s.status, s.fatal = server, 'I', false
-	if server.applied == s.desired {
-		s.reconcile(out)
-		return
+	if s.cfg.Role != "" && server.role != s.cfg.Role {
+		s.become(out)
 	}
-	s.applySettings(out)
+	if server.applied != s.desired {
+		s.applySettings(out)
+	}
+	if s.settling == 0 {
+		s.reconcile(out)
+	}
 }
 
 // Detach takes the connection away. Call it after Release, or when the connection is lost.

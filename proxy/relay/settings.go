@@ -3,8 +3,38 @@ package relay
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
+
+// discardAll resets a connection, and is the tag with which Postgres says that it has.
+const discardAll = "DISCARD ALL"
+
+// become turns a shared connection from whatever it was into the session's role, ahead of the client's first message
+// and without waiting. Each step is a Query of its own, so that no later one, and no ROLLBACK of the client's, takes it
+// back. The first cannot fail on an idle connection and leaves a role without rights: if a later one fails, what the
+// client has pipelined behind it finds nothing it may read, and the session ends.
+func (s *Session) become(out *Output) {
+	b := s.ownQuery(out.ToServer.own(), "SET ROLE NONE", expectSetting)
+	b = s.ownQuery(b, discardAll, expectDiscard)
+	// random() would go on where the tenant before has set it; nothing else resets it.
+	b = s.ownQuery(b, "SELECT pg_catalog.setseed("+s.seed()+"); SET ROLE "+identifier(s.cfg.Role), expectSetting)
+	out.ToServer.keep(b)
+	s.settling += 3
+	s.server.forgetStatements()
+	s.server.applied, s.server.role = Pairs{}, s.cfg.Role
+}
+
+// seed is a number between -1 and 1 that nobody else knows.
+func (s *Session) seed() string {
+	s.cfg.Seed += 0x9e3779b97f4a7c15 // splitmix64: one drawn number makes a sequence
+	z := s.cfg.Seed
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return strconv.FormatFloat(float64(int64(z^z>>31))/(1<<63), 'f', 17, 64)
+}
+
+func identifier(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
 // applySettings brings the connection to the session's settings, ahead of the client's first message and without
 // waiting. RESET ALL is a Query of its own and cannot fail: if a value is refused after it, the connection has

@@ -36,8 +36,9 @@ type namedStatement struct {
 // Server is what is known about one server connection's session state. It lives as long as the connection and
 // belongs to the Session that is attached to it.
 type Server struct {
-	params   Pairs // what ParameterStatus last reported
-	applied  Pairs // the settings in force beyond the connection's own startup
+	params   Pairs  // what ParameterStatus last reported
+	applied  Pairs  // the settings in force beyond the connection's own startup
+	role     string // what a shared connection is now, "" when it is not certain
 	byText   map[unique.Handle[statementText]]*namedStatement
 	recent   namedStatement // ring: recent.next is the most recently used
 	held     int            // statements in the ring

@@ -82,7 +82,7 @@ func tagTraits(tag []byte) traits {
 		return traitListen
 	case "PREPARE":
 		return traitPrepare
-	case "DISCARD ALL":
+	case discardAll:
 		return traitSettings | traitGone
 	case "UNLISTEN", "DEALLOCATE", "DEALLOCATE ALL", "CLOSE CURSOR", "CLOSE CURSOR ALL", "DROP TABLE", "DISCARD TEMP":
 		return traitGone
