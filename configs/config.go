@@ -68,6 +68,8 @@ type TLS struct {
 	CertFile string `mapstructure:"cert_file"`
 	KeyFile  string `mapstructure:"key_file"`
 	Required bool   `mapstructure:"required"`
+	// ClientCAFile signs the certificates with which clients log in instead of a password; "" = off.
+	ClientCAFile string `mapstructure:"client_ca_file"`
 }
 
 // Timeouts bound every wait. Zero is no bound, where it is allowed.

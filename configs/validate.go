@@ -102,6 +102,7 @@ func (c *Config) validateClients(p *problems) {
 	p.check(c.TLS.CertFile != "" || c.TLS.KeyFile == "", "tls.cert_file", "has to be set when tls.key_file is")
 	p.check(c.TLS.KeyFile != "" || c.TLS.CertFile == "", "tls.key_file", "has to be set when tls.cert_file is")
 	p.check(!c.TLS.Required || c.TLS.CertFile != "", "tls.required", "needs tls.cert_file")
+	p.check(c.TLS.ClientCAFile == "" || c.TLS.CertFile != "", "tls.client_ca_file", "needs tls.cert_file")
 }
 
 func (t Timeouts) validate(p *problems) {

@@ -25,6 +25,7 @@ const (
 	ReasonRegistry       = "registry_unreachable"
 	ReasonSetting        = "setting"
 	ReasonTLSRequired    = "tls_required"
+	ReasonThrottled      = "throttled"
 	ReasonInternal       = "internal"
 )
 
@@ -34,6 +35,6 @@ func refusalReasons() []string {
 		ReasonNoTenant, ReasonTenantConflict, ReasonUnknownTenant, ReasonUnknownLogin, ReasonNotPermitted,
 		ReasonBadPassword, ReasonExpired, ReasonSystemTenant, ReasonSuspended, ReasonDeleted, ReasonProvisioning,
 		ReasonMoving, ReasonNotAdopted, ReasonUnsupported, ReasonProtocol, ReasonTimeout, ReasonLimit, ReasonShutdown,
-		ReasonServer, ReasonRegistry, ReasonSetting, ReasonTLSRequired, ReasonInternal,
+		ReasonServer, ReasonRegistry, ReasonSetting, ReasonTLSRequired, ReasonThrottled, ReasonInternal,
 	}
 }

@@ -1,6 +1,9 @@
 package proxy
 
 import (
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -26,7 +29,7 @@ func (s *session) authenticate(route router.Route) error {
 		return route.Denied
 	}
 	if !s.trusted(route) {
-		if err := s.sasl(route); err != nil {
+		if err := s.prove(route); err != nil {
 			return timedOut(err, errAuthTimeout)
 		}
 	}
@@ -36,9 +39,55 @@ func (s *session) authenticate(route router.Route) error {
 	return s.say(&pgproto3.AuthenticationOk{})
 }
 
-// trusted reports whether the login needs no password here.
+// trusted reports whether the login needs no password here: it is trusted on this machine, or the client has shown a
+// certificate, signed by the CA for clients, whose common name is the login.
 func (s *session) trusted(route router.Route) bool {
-	return route.Login != nil && slices.Contains(s.o.TrustLogins, route.Login.Name) && loopback(s.client.RemoteAddr())
+	if route.Login == nil {
+		return false
+	}
+	if s.tls != nil {
+		if chains := s.tls.ConnectionState().VerifiedChains; len(chains) > 0 && chains[0][0].Subject.CommonName == route.Login.Name {
+			return true
+		}
+	}
+	return slices.Contains(s.o.TrustLogins, route.Login.Name) && loopback(s.client.RemoteAddr())
+}
+
+// channelBinding is what ties an authentication to the TLS connection: the hash of our certificate, by the hash of its
+// signature, or SHA-256 for those that are no longer safe (RFC 5929, section 4.1). Nil without TLS.
+func (s *session) channelBinding() []byte {
+	if s.tls == nil || s.certificate == nil {
+		return nil
+	}
+	switch s.certificate.SignatureAlgorithm {
+	case x509.SHA384WithRSA, x509.ECDSAWithSHA384, x509.SHA384WithRSAPSS:
+		sum := sha512.Sum384(s.certificate.Raw)
+		return sum[:]
+	case x509.SHA512WithRSA, x509.ECDSAWithSHA512, x509.SHA512WithRSAPSS:
+		sum := sha512.Sum512(s.certificate.Raw)
+		return sum[:]
+	case x509.PureEd25519: // has no hash of its own, and clients do not agree on one
+		return nil
+	}
+	sum := sha256.Sum256(s.certificate.Raw)
+	return sum[:]
+}
+
+// prove has the client prove its password, unless its address has failed to too often. Whether tenant and login exist
+// makes no difference to that.
+func (s *session) prove(route router.Route) error {
+	key := keyOf(s.client.RemoteAddr(), route.Named)
+	if wait := s.server.throttle.allow(key); wait > 0 {
+		return &throttledError{wait: wait}
+	}
+	err := s.sasl(route)
+	switch v := judge(err, "", false); {
+	case err == nil:
+		s.server.throttle.succeeded(key)
+	case v.code == "28P01":
+		s.server.throttle.failedOnce(key)
+	}
+	return err
 }
 
 func (s *session) sasl(route router.Route) error {
@@ -46,7 +95,11 @@ func (s *session) sasl(route router.Route) error {
 	if err != nil {
 		return err
 	}
-	if err := s.say(&pgproto3.AuthenticationSASL{AuthMechanisms: []string{scram.Mechanism}}); err != nil {
+	mechanisms, binding := []string{scram.Mechanism}, s.channelBinding()
+	if binding != nil {
+		mechanisms = []string{scram.MechanismPlus, scram.Mechanism}
+	}
+	if err := s.say(&pgproto3.AuthenticationSASL{AuthMechanisms: mechanisms}); err != nil {
 		return err
 	}
 	body, err := s.readAuthMessage()
@@ -57,9 +110,10 @@ func (s *session) sasl(route router.Route) error {
 	if err := initial.Decode(body); err != nil {
 		return &protocolError{reason: "malformed SASLInitialResponse"}
 	}
-	if initial.AuthMechanism != scram.Mechanism {
+	if !slices.Contains(mechanisms, initial.AuthMechanism) {
 		return &protocolError{reason: "client selected an invalid SASL authentication mechanism"}
 	}
+	exchange.Bind(binding, initial.AuthMechanism == scram.MechanismPlus)
 	challenge, err := exchange.First(initial.Data)
 	if err != nil {
 		return err

@@ -44,6 +44,11 @@ type clientGoneError struct{ err error }
 func (e *clientGoneError) Error() string { return "client connection: " + e.err.Error() }
 func (e *clientGoneError) Unwrap() error { return e.err }
 
+// throttledError is a client that has failed to log in too often.
+type throttledError struct{ wait time.Duration }
+
+func (e *throttledError) Error() string { return "too many failed logins" }
+
 // endedError is a session that is ended because its tenant or login may not be served any longer.
 type endedError struct{ refusal *router.Refusal }
 
@@ -109,6 +114,7 @@ func judge(err error, user string, expose bool) verdict {
 	var ended *endedError
 	var machine *relay.Error
 	var protocol *protocolError
+	var throttled *throttledError
 	var wait *pool.QueueError
 	var connect *pool.ConnectError
 	switch {
@@ -123,6 +129,9 @@ func judge(err error, user string, expose bool) verdict {
 		return verdict{code: machine.Code, message: machine.Message, hint: machine.Hint, reason: metrics.ReasonProtocol}
 	case errors.As(err, &protocol):
 		return verdict{code: "08P01", message: protocol.reason, reason: metrics.ReasonProtocol}
+	case errors.As(err, &throttled):
+		return verdict{code: "53300", reason: metrics.ReasonThrottled, hint: fmt.Sprintf("Try again in %s.", throttled.wait.Round(time.Second)+time.Second),
+			message: "too many failed logins from this address for this tenant"}
 	case errors.As(err, &wait) && errors.Is(err, errQueueWait):
 		return verdict{code: "53300", reason: metrics.ReasonLimit, hint: "More server connections, or shorter transactions; timeouts.queue_wait bounds the wait.",
 			message: fmt.Sprintf("no server connection became free in %s", wait.Waited.Round(time.Millisecond))}

@@ -28,7 +28,8 @@ type Options struct {
 	Metrics *metrics.Metrics
 	Logger  *slog.Logger
 
-	TLS         *tls.Config // nil: SSLRequest is answered N
+	// TLS is for clients; nil: SSLRequest is answered N. GetCertificate has to be set, and to fill in Leaf.
+	TLS         *tls.Config
 	TLSRequired bool
 	// TrustLogins are let in without a password when they come from a loopback address.
 	TrustLogins []string

@@ -20,6 +20,7 @@ type Server struct {
 	o          Options
 	mockSecret []byte
 	known      *knownParameters
+	throttle   *throttle
 	cancels    cancelTable
 	lastID     atomic.Uint64
 
@@ -39,7 +40,7 @@ func New(o Options) *Server {
 	secret := make([]byte, 32)
 	rand.Read(secret)
 	return &Server{
-		o: o, mockSecret: secret, known: &knownParameters{},
+		o: o, mockSecret: secret, known: &knownParameters{}, throttle: newThrottle(time.Now),
 		cancels: cancelTable{held: make(map[uint32]*cancelEntry)},
 		tenants: make(map[registry.TenantID]map[*session]struct{}),
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"sync/atomic"
@@ -21,8 +22,9 @@ type session struct {
 	o      *Options
 	id     uint64
 
-	client net.Conn  // the TLS connection once there is one
-	tls    *tls.Conn // nil without TLS
+	client      net.Conn          // the TLS connection once there is one
+	tls         *tls.Conn         // nil without TLS
+	certificate *x509.Certificate // the one we showed
 
 	ctx context.Context // ends with the session; its cause is the reason
 	end context.CancelCauseFunc

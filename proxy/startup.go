@@ -38,6 +38,18 @@ func (s *session) open(ctx context.Context) (opening, error) {
 	if err := s.client.SetDeadline(time.Now().Add(s.o.StartupTimeout)); err != nil {
 		return opening{}, &clientGoneError{err}
 	}
+	direct, err := s.startsTLS()
+	if err != nil {
+		return opening{}, timedOut(err, errStartupTimeout)
+	}
+	if direct {
+		if err := s.secure(ctx); err != nil {
+			return opening{}, err
+		}
+		if s.tls.ConnectionState().NegotiatedProtocol != alpnProtocol {
+			return opening{}, &protocolError{reason: "direct TLS connections have to name the protocol " + alpnProtocol + " (ALPN)"}
+		}
+	}
 	askedTLS, askedGSS := false, false
 	for {
 		code, body, err := readStartupPacket(s.client)
@@ -92,6 +104,40 @@ func readStartupPacket(r io.Reader) (code uint32, body []byte, err error) {
 	return binary.BigEndian.Uint32(head[4:]), body, nil
 }
 
+// alpnProtocol is what a client that begins with TLS at once has to name (section 55.2.11).
+const alpnProtocol = "postgresql"
+
+// tlsHandshakeByte begins a TLS connection. A Postgres packet that began with it would be larger than any is.
+const tlsHandshakeByte = 0x16
+
+// startsTLS reads the first byte, and leaves it to be read again. Without a certificate nothing is TLS.
+func (s *session) startsTLS() (bool, error) {
+	if s.o.TLS == nil {
+		return false, nil
+	}
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(s.client, first); err != nil {
+		return false, &clientGoneError{err}
+	}
+	s.client = &unreadConn{Conn: s.client, unread: first}
+	return first[0] == tlsHandshakeByte, nil
+}
+
+// unreadConn gives back a byte that was read too early.
+type unreadConn struct {
+	net.Conn
+	unread []byte
+}
+
+func (c *unreadConn) Read(b []byte) (int, error) {
+	if len(c.unread) == 0 || len(b) == 0 {
+		return c.Conn.Read(b)
+	}
+	n := copy(b, c.unread)
+	c.unread = c.unread[n:]
+	return n, nil
+}
+
 // answerTLS answers an SSLRequest. Bytes that a client has sent behind its request before it knows the answer are
 // no TLS handshake, or came from somebody else: the handshake fails on them.
 func (s *session) answerTLS(ctx context.Context) error {
@@ -101,7 +147,20 @@ func (s *session) answerTLS(ctx context.Context) error {
 	if err := s.send([]byte{'S'}); err != nil {
 		return err
 	}
-	secured := tls.Server(s.client, s.o.TLS)
+	return s.secure(ctx)
+}
+
+// secure makes the client connection a TLS connection, and remembers the certificate that was shown.
+func (s *session) secure(ctx context.Context) error {
+	config := s.o.TLS.Clone()
+	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		certificate, err := s.o.TLS.GetCertificate(hello)
+		if err == nil {
+			s.certificate = certificate.Leaf
+		}
+		return certificate, err
+	}
+	secured := tls.Server(s.client, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		return &clientGoneError{timedOut(err, errStartupTimeout)}
 	}

@@ -55,9 +55,10 @@ type Startup struct {
 // Route is the decision for one session.
 type Route struct {
 	Tenant *registry.Tenant
-	Login  *registry.Login // nil: unknown; authenticate against a mock verifier and let it fail
-	User   string          // the login's name as the client gave it, without the tenant
-	Source string          // where the tenant was named
+	Login  *registry.Login   // nil: unknown; authenticate against a mock verifier and let it fail
+	User   string            // the login's name as the client gave it, without the tenant
+	Named  registry.TenantID // the tenant as the client named it, whether or not it exists
+	Source string            // where
 	Target pool.Target
 	// Settings are the client's startup parameters that are run-time parameters, names in lower case.
 	Settings map[string]string
@@ -98,7 +99,7 @@ func (r *Router) Route(ctx context.Context, start Startup) (Route, error) {
 	if tenant != nil && tenant.IsSystem {
 		return refuse(ErrSystemTenant, "")
 	}
-	route := Route{Tenant: tenant, Login: login, User: who.login, Source: who.source}
+	route := Route{Tenant: tenant, Login: login, User: who.login, Named: who.tenant, Source: who.source}
 	if reason, detail := r.judge(tenant, login, start.Parameters["database"], start.Parameters["user"]); reason != nil {
 		route.Denied = &Refusal{Err: reason, Tenant: who.tenant, Source: who.source, Detail: detail}
 		return route, nil

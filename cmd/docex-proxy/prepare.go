@@ -129,18 +129,6 @@ func registryServer(dsn *url.URL) (configs.Server, error) {
 	return server, nil
 }
 
-// clientTLS is what clients are offered.
-func clientTLS(config configs.TLS) (*tls.Config, error) {
-	if config.CertFile == "" {
-		return nil, nil
-	}
-	certificate, err := tls.LoadX509KeyPair(config.CertFile, config.KeyFile)
-	if err != nil {
-		return nil, err
-	}
-	return &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}, nil
-}
-
 // newLogger writes to w as the configuration says.
 func newLogger(config configs.Log, w io.Writer) (*slog.Logger, error) {
 	var level slog.Level

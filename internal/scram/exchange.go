@@ -13,8 +13,14 @@ import (
 	"strings"
 )
 
-// Mechanism is the SASL mechanism's name.
-const Mechanism = "SCRAM-SHA-256"
+// The SASL mechanisms' names. The second binds the exchange to the TLS connection beneath it (RFC 5929,
+// tls-server-end-point), so that nobody in the middle can pass it on.
+const (
+	Mechanism     = "SCRAM-SHA-256"
+	MechanismPlus = "SCRAM-SHA-256-PLUS"
+)
+
+const bindingFlag = "p=tls-server-end-point"
 
 const nonceLength = 18 // bytes, as Postgres draws
 
@@ -28,6 +34,8 @@ var ErrProtocol = errors.New("malformed SCRAM message")
 type Exchange struct {
 	verifier    Verifier
 	mock        bool
+	binding     []byte // of the TLS connection; nil where MechanismPlus was not offered
+	bound       bool   // the client has chosen it
 	gs2Header   string
 	clientBare  string
 	serverFirst string
@@ -44,6 +52,9 @@ func NewMockExchange(secret []byte, login string) *Exchange {
 	return &Exchange{verifier: Verifier{Iterations: defaultIterations, Salt: salt}, mock: true}
 }
 
+// Bind offers MechanismPlus, with the data of the TLS connection, and says whether the client has chosen it.
+func (e *Exchange) Bind(data []byte, chosen bool) { e.binding, e.bound = data, chosen }
+
 // First reads the client-first-message and returns the server-first-message.
 func (e *Exchange) First(clientFirst []byte) ([]byte, error) {
 	text := string(clientFirst)
@@ -52,9 +63,12 @@ func (e *Exchange) First(clientFirst []byte) ([]byte, error) {
 	switch {
 	case !ok || !ok2:
 		return nil, fmt.Errorf("%w: no GS2 header", ErrProtocol)
-	case strings.HasPrefix(flag, "p="):
-		return nil, fmt.Errorf("%w: channel binding was not offered", ErrProtocol)
-	case flag != "n" && flag != "y":
+	case e.bound && flag != bindingFlag:
+		return nil, fmt.Errorf("%w: channel binding was chosen and is not used", ErrProtocol)
+	case !e.bound && flag == "y" && e.binding != nil:
+		// The client could bind and believes that we cannot: somebody has changed what we offered.
+		return nil, fmt.Errorf("%w: channel binding was offered and the client has not seen it", ErrProtocol)
+	case !e.bound && flag != "n" && flag != "y":
 		return nil, fmt.Errorf("%w: channel binding flag", ErrProtocol)
 	case authzid != "":
 		return nil, fmt.Errorf("%w: authorization identity", ErrProtocol)
@@ -83,7 +97,11 @@ func (e *Exchange) Final(clientFinal []byte) ([]byte, error) {
 	if !ok || !ok2 {
 		return nil, fmt.Errorf("%w: client-final-message", ErrProtocol)
 	}
-	if binding != "c="+base64.StdEncoding.EncodeToString([]byte(e.gs2Header)) {
+	want := []byte(e.gs2Header)
+	if e.bound {
+		want = append(want, e.binding...)
+	}
+	if binding != "c="+base64.StdEncoding.EncodeToString(want) {
 		return nil, fmt.Errorf("%w: channel binding", ErrProtocol)
 	}
 	if nonce != "r="+e.nonce {
