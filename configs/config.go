@@ -92,6 +92,7 @@ type Limits struct {
 	Startups                int `mapstructure:"startups"`
 	TenantClients           int `mapstructure:"tenant_clients"`
 	TenantServerConnections int `mapstructure:"tenant_server_connections"`
+	LoginFailures           int `mapstructure:"login_failures"`
 	MaxStatementBytes       int `mapstructure:"max_statement_bytes"`
 	ClientStatements        int `mapstructure:"client_statements"`
 }
@@ -130,7 +131,7 @@ func Default() *Config {
 			ClientWrite:     time.Minute,
 			Drain:           30 * time.Second,
 		},
-		Limits:  Limits{Clients: 10000, Startups: 2000, MaxStatementBytes: 16 << 20, ClientStatements: 5000},
+		Limits:  Limits{Clients: 10000, Startups: 2000, LoginFailures: 20, MaxStatementBytes: 16 << 20, ClientStatements: 5000},
 		Pool:    Pool{IdleTimeout: 10 * time.Minute, Lifetime: time.Hour, Quantum: 20 * time.Millisecond, PreparedStatements: 200},
 		Metrics: Metrics{MaxTenants: 500},
 	}

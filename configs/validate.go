@@ -122,6 +122,7 @@ func (t Timeouts) validate(p *problems) {
 func (l Limits) validate(p *problems) {
 	p.atLeast(1, l.Clients, "limits.clients")
 	p.atLeast(1, l.Startups, "limits.startups")
+	p.atLeast(0, l.LoginFailures, "limits.login_failures")
 	p.atLeast(0, l.TenantClients, "limits.tenant_clients")
 	p.atLeast(0, l.TenantServerConnections, "limits.tenant_server_connections")
 	p.atLeast(1, l.MaxStatementBytes, "limits.max_statement_bytes")

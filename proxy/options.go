@@ -49,6 +49,7 @@ type Options struct {
 	MaxClients    int // client connections in all
 	MaxStartups   int // of them not yet authenticated
 	TenantClients int // sessions of one tenant, 0 for no bound
+	LoginFailures int // of one address for one tenant before further ones have to wait, 0 for no bound
 
 	MaxStatementBytes int // of the prepared statements of one session
 	MaxStatements     int // in one session

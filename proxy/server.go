@@ -40,7 +40,7 @@ func New(o Options) *Server {
 	secret := make([]byte, 32)
 	rand.Read(secret)
 	return &Server{
-		o: o, mockSecret: secret, known: &knownParameters{}, throttle: newThrottle(time.Now),
+		o: o, mockSecret: secret, known: &knownParameters{}, throttle: newThrottle(o.LoginFailures, time.Now),
 		cancels: cancelTable{held: make(map[uint32]*cancelEntry)},
 		tenants: make(map[registry.TenantID]map[*session]struct{}),
 	}

@@ -12,7 +12,8 @@ import (
 // ones are refused for a time that doubles with each failure. A success forgets the failures; clients that never fail
 // are never delayed, and an address that many share is held back for the guessed tenant only.
 type throttle struct {
-	now func() time.Time
+	now  func() time.Time
+	free int // failures without a delay; 0 throttles nobody
 
 	mu     sync.Mutex
 	failed map[throttleKey]failures
@@ -29,15 +30,14 @@ type failures struct {
 }
 
 const (
-	freeFailures  = 5 // a person mistypes
 	firstDelay    = time.Second
 	longestDelay  = time.Minute
 	maxThrottled  = 50000 // entries; past that the ones that have served their time go
 	forgottenPast = 10 * time.Minute
 )
 
-func newThrottle(now func() time.Time) *throttle {
-	return &throttle{now: now, failed: make(map[throttleKey]failures)}
+func newThrottle(free int, now func() time.Time) *throttle {
+	return &throttle{now: now, free: free, failed: make(map[throttleKey]failures)}
 }
 
 func keyOf(address net.Addr, tenant registry.TenantID) throttleKey {
@@ -76,7 +76,7 @@ func (t *throttle) failedOnce(key throttleKey) {
 	}
 	f.count++
 	f.until = now
-	if over := f.count - freeFailures; over >= 0 {
+	if over := f.count - t.free; over >= 0 && t.free > 0 {
 		f.until = now.Add(min(firstDelay<<min(over, 10), longestDelay))
 	}
 	t.failed[key] = f

@@ -8,16 +8,16 @@ import (
 
 func TestTheThrottleDelaysAnAddressForOneTenantAfterFailuresOnly(t *testing.T) {
 	now := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
-	th := newThrottle(func() time.Time { return now })
+	th := newThrottle(5, func() time.Time { return now })
 	key := keyOf(&net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1234}, "acme")
 	if other := keyOf(&net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 9}, "acme"); other != key {
 		t.Fatal("the port counts")
 	}
-	for range freeFailures - 1 {
+	for range 4 {
 		th.failedOnce(key)
 	}
 	if wait := th.allow(key); wait != 0 {
-		t.Errorf("delayed by %s after %d failures", wait, freeFailures-1)
+		t.Errorf("delayed by %s after 4 failures", wait)
 	}
 	for i, want := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
 		th.failedOnce(key)
@@ -47,7 +47,7 @@ func TestTheThrottleDelaysAnAddressForOneTenantAfterFailuresOnly(t *testing.T) {
 
 func TestTheThrottleIsBounded(t *testing.T) {
 	now := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
-	th := newThrottle(func() time.Time { return now })
+	th := newThrottle(5, func() time.Time { return now })
 	for i := range maxThrottled + 100 {
 		now = now.Add(time.Millisecond)
 		th.failedOnce(throttleKey{address: string(rune(i))})

@@ -138,6 +138,7 @@ func buildProxy(config *configs.Config, p prepared, g *graph) *proxy.Server {
 		MaxClients:            config.Limits.Clients,
 		MaxStartups:           config.Limits.Startups,
 		TenantClients:         config.Limits.TenantClients,
+		LoginFailures:         config.Limits.LoginFailures,
 		MaxStatementBytes:     config.Limits.MaxStatementBytes,
 		MaxStatements:         config.Limits.ClientStatements,
 		ServerStatements:      config.Pool.PreparedStatements,
