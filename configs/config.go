@@ -79,6 +79,8 @@ type Timeouts struct {
 	Connect         time.Duration `mapstructure:"connect"`
 	QueueWait       time.Duration `mapstructure:"queue_wait"`
 	Frame           time.Duration `mapstructure:"frame"`
+	Query           time.Duration `mapstructure:"query"`
+	Transaction     time.Duration `mapstructure:"transaction"`
 	ClientIdle      time.Duration `mapstructure:"client_idle"`
 	IdleTransaction time.Duration `mapstructure:"idle_transaction"`
 	ClientWrite     time.Duration `mapstructure:"client_write"`

@@ -113,6 +113,8 @@ func (t Timeouts) validate(p *problems) {
 
 	p.notNegative(t.QueueWait, "timeouts.queue_wait")
 	p.notNegative(t.Frame, "timeouts.frame")
+	p.notNegative(t.Query, "timeouts.query")
+	p.notNegative(t.Transaction, "timeouts.transaction")
 	p.notNegative(t.ClientIdle, "timeouts.client_idle")
 	p.notNegative(t.IdleTransaction, "timeouts.idle_transaction")
 	p.notNegative(t.ClientWrite, "timeouts.client_write")

@@ -28,9 +28,13 @@ var (
 	errFrameTimeout    = errors.New("a message was not completed in time")
 	errClientIdle      = errors.New("the client was idle for too long")
 	errIdleTransaction = errors.New("the transaction was idle for too long")
-	errCanceled        = errors.New("canceled while waiting for a server connection")
-	errQueueWait       = errors.New("waited too long for a server connection")
-	errServerClosed    = errors.New("the server closed the connection")
+	errQueryTimeout    = errors.New("the query took too long")
+
+	errTransactionTimeout = errors.New("the transaction took too long")
+
+	errCanceled     = errors.New("canceled while waiting for a server connection")
+	errQueueWait    = errors.New("waited too long for a server connection")
+	errServerClosed = errors.New("the server closed the connection")
 )
 
 // protocolError is a client that does not speak the protocol.

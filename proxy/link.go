@@ -31,8 +31,9 @@ type link struct {
 	machine  *relay.Session
 	conn     *pool.Conn              // attached
 	waiting  context.CancelCauseFunc // set while a server connection is waited for
-	closing  bool                    // conn is not given back any more
-	draining bool                    // the session ends when it is detached
+	watchdog watchdog
+	closing  bool // conn is not given back any more
+	draining bool // the session ends when it is detached
 
 	toClient, toServer sync.Mutex     // held while writing to that side
 	reader             sync.WaitGroup // the goroutine that reads conn
@@ -69,6 +70,7 @@ func (l *link) fromClient(in *inbox, out *relay.Output) (relay.Verdict, error) {
 	l.mu.Lock()
 	n, verdict, err := l.machine.FromClient(in.unread(), out)
 	in.need = l.machine.Need()
+	l.watchdog.look(l)
 	werr := l.flush(out)
 	in.consume(n)
 	if err == nil {
@@ -229,6 +231,7 @@ func (l *link) readServer(conn *pool.Conn) {
 			l.machine.Detach()
 			l.conn = nil
 		}
+		l.watchdog.look(l)
 		draining := l.draining && released
 		werr := l.flushReleasing(&in.out, conn, released)
 		in.consume(n)
@@ -336,6 +339,7 @@ func (l *link) close() {
 	l.cancels.Wait()
 	l.mu.Lock()
 	conn, busy := l.conn, l.machine.Busy()
+	l.watchdog.stop()
 	l.conn = nil
 	l.mu.Unlock()
 	if conn == nil {

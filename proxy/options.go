@@ -40,6 +40,8 @@ type Options struct {
 	AuthenticationTimeout time.Duration // StartupMessage to AuthenticationOk; must not be 0
 	QueueWait             time.Duration // for a server connection
 	FrameTimeout          time.Duration // for the rest of a message once it has begun
+	Query                 time.Duration // for the answer to one request
+	Transaction           time.Duration // from its first message to its last answer
 	ClientIdle            time.Duration // between transactions
 	IdleTransaction       time.Duration // inside a transaction
 	ClientWrite           time.Duration // for a client to take what it was sent

@@ -130,6 +130,8 @@ func buildProxy(config *configs.Config, p prepared, g *graph) *proxy.Server {
 		AuthenticationTimeout: config.Timeouts.Authentication,
 		QueueWait:             config.Timeouts.QueueWait,
 		FrameTimeout:          config.Timeouts.Frame,
+		Query:                 config.Timeouts.Query,
+		Transaction:           config.Timeouts.Transaction,
 		ClientIdle:            config.Timeouts.ClientIdle,
 		IdleTransaction:       config.Timeouts.IdleTransaction,
 		ClientWrite:           config.Timeouts.ClientWrite,
