@@ -3,7 +3,7 @@
 GO ?= go
 FUZZTIME ?= 5s
 
-# What root starts runs as an unprivileged user, who cannot enter a clone below /root, for example.
+# What root starts runs as an unprivileged user, who cannot enter a clone in root's home, for example.
 ifeq ($(shell id -u),0)
 ifneq ($(shell runuser -u nobody -- test -x '$(CURDIR)' 2>/dev/null && echo yes),yes)
 DEMO_DIR ?= /var/tmp/docex-proxy-demo

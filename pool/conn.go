@@ -28,14 +28,15 @@ const (
 // Conn is a leased server connection, authenticated and at ReadyForQuery "idle" when the lease begins. Whoever leased
 // it owns it, State included, until Release or Destroy; it must not be touched afterwards.
 type Conn struct {
-	// State is the leaseholder's own memory of the connection; the next leaseholder finds it as it was left.
+	// State is the leaseholder's own memory of the connection; the next leaseholder finds it as it was left, even when
+	// it is of another target that shares the connection.
 	State any
 
 	net    net.Conn
 	socket syscall.Conn // what net runs on, TLS or not
 	dialed *pgconn.HijackedConn
 	server *server
-	pool   *targetPool
+	pool   *targetPool // changes only while nobody leases the connection
 	leased atomic.Bool
 	opened time.Time
 	expiry time.Time
@@ -44,8 +45,9 @@ type Conn struct {
 	resource  *puddle.Resource[*Conn]
 	epoch     int            // of the pool when the dial began; a drain raises the pool's
 	place     element[*Conn] // in server.idle
+	inGroup   element[*Conn] // in group.idle, when it is shared
 	idleSince time.Time
-	doubtful  bool // to be checked before it is leased
+	doubtful  bool // to be checked before it is used
 }
 
 func newConn(dialed *pgconn.HijackedConn, p *targetPool, epoch int, o *Options) *Conn {
@@ -61,7 +63,7 @@ func newConn(dialed *pgconn.HijackedConn, p *targetPool, epoch int, o *Options) 
 		opened: now,
 		expiry: now.Add(time.Duration(float64(o.Lifetime) * jitter)),
 	}
-	c.place.value = c
+	c.place.value, c.inGroup.value = c, c
 	c.socket, _ = c.bare().(syscall.Conn)
 	return c
 }
@@ -72,15 +74,15 @@ func (c *Conn) NetConn() net.Conn { return c.net }
 // Parameters are the ParameterStatus values that the server sent at start-up. They must not be modified.
 func (c *Conn) Parameters() map[string]string { return c.dialed.ParameterStatuses }
 
-// Target is what the connection was opened for.
+// Target is what the connection is leased for. It differs from the one of the lease before only among Shared ones.
 func (c *Conn) Target() Target { return c.pool.target }
 
 // PID is the process id of the server's backend.
 func (c *Conn) PID() uint32 { return c.dialed.PID }
 
 // Release ends the lease of a connection that is at ReadyForQuery "idle" and owes nothing: the target's first waiter
-// gets it, or it turns idle, or it is closed when it is too old, drained, or more needed by another target. It
-// does not block. It panics when the connection is not leased.
+// gets it, or one of a target that shares it, or it turns idle, or it is closed when it is too old, drained, or more
+// needed by another target. It does not block. It panics when the connection is not leased.
 func (c *Conn) Release() {
 	c.endLease()
 	c.server.release(c)

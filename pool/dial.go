@@ -71,7 +71,7 @@ func (d *dialer) config(t Target) *pgconn.Config {
 	config.Password = d.password(t.Role, t.Generation)
 	config.Database = t.Database
 	config.RuntimeParams = map[string]string{"application_name": applicationName, "client_encoding": "UTF8"}
-	if t.SearchPath != "" {
+	if t.SearchPath != "" && !t.Shared {
 		config.RuntimeParams["search_path"] = t.SearchPath
 	}
 	return config

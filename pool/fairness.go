@@ -16,6 +16,18 @@ import "time"
 //
 // So a target without a connection waits for a bounded number of quanta, however many waiters the others have, and
 // fairness costs at most one reconnect per connection and Quantum.
+//
+// Within a group of targets that share their connections a change costs no reconnect, so nothing is worth waiting for:
+//
+//   - An idle connection, least recently used first, goes to any target of the group at once, unless that one has an
+//     idle one itself.
+//   - A connection that is released goes to the target of the group with the fewest connections, if that is fewer than
+//     its share, and it has none or this target is above its share; between equals to the one that has been in that
+//     state for longest. Else to its own target's waiters, else to any of the group's.
+//
+// So when a group has more targets than connections, they take turns: each is given one lease, then the others that
+// came before its next, however many waiters it has. Between groups, and between a group and a target that does not
+// share, the rules above hold, for each target of the group by itself.
 
 // usualReconnect is what opening a connection takes on a server close by, until it has been measured.
 const usualReconnect = 2 * time.Millisecond
@@ -46,6 +58,9 @@ func (s *server) settle(p *targetPool) {
 			p.hungrySince = time.Now()
 		}
 	}
+	if p.group != nil {
+		p.group.settle(p)
+	}
 	if live := p.size > 0 || p.waiters.size > 0; live != p.live {
 		p.live = live
 		if live {
@@ -55,14 +70,13 @@ func (s *server) settle(p *targetPool) {
 		}
 	}
 	if !p.live && p.closing == 0 {
-		delete(s.targets, p.target)
-		p.connections.Close() // holds nothing, so it does not wait
+		s.forget(p)
 	}
 }
 
 // dispatch gives free slots, and idle connections that may be given up, to the targets that wait for them.
 func (s *server) dispatch(now time.Time) {
-	for s.wanted() {
+	for s.wanted() && (s.used < s.max || s.idle.size > 0) {
 		p := s.next()
 		if p == nil {
 			return
@@ -131,10 +145,10 @@ func (s *server) starving(now time.Time) *targetPool {
 	return nil
 }
 
-// heir is the target that a released connection is to be given up for; nil when its own target keeps it.
+// heir is the target that a released connection is to be closed for; nil when its own target or group keeps it.
 func (s *server) heir(c *Conn, now time.Time) *targetPool {
 	p := s.starving(now)
-	if p == nil || p == c.pool {
+	if p == nil || p == c.pool || c.pool.shares(p) {
 		return nil
 	}
 	if c.pool.size > s.share() || p.size == 0 && now.Sub(c.opened) >= s.quantum {

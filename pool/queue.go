@@ -31,7 +31,8 @@ func newWaiter() *waiter {
 // either. Everything in it is guarded by server.mu.
 type targetPool struct {
 	server *server
-	target Target
+	target Target // of another one when the pool is used again
+	group  *group // nil when the target's connections are not shared
 	limit  int // most connections, as the last Acquire said; 0 = none of its own
 
 	// connections holds the states and the stack of idle connections. It is only called under server.mu, with the
@@ -48,12 +49,52 @@ type targetPool struct {
 
 	live        bool // counted in server.live
 	place       element[*targetPool]
+	inGroup     element[*targetPool] // in one of the group's lists
 	hungrySince time.Time // when it came into server.empty
 }
 
-func newTargetPool(s *server, t Target) *targetPool {
-	p := &targetPool{server: s, target: t}
-	p.place.value = p
+// mostSpare bounds the pools that are kept for targets to come: making one costs about ten allocations, and tenants
+// that share connections come and go with every transaction.
+const mostSpare = 256
+
+// pool returns what is known of the target, which may be nothing yet: settle has to follow.
+func (s *server) pool(t Target) *targetPool {
+	p := s.targets[t]
+	if p != nil {
+		return p
+	}
+	if last := len(s.spare) - 1; last >= 0 {
+		p = s.spare[last]
+		s.spare[last] = nil
+		s.spare = s.spare[:last]
+	} else {
+		p = newTargetPool(s)
+	}
+	p.target = t
+	if t.Shared {
+		s.join(p)
+	}
+	s.targets[t] = p
+	return p
+}
+
+// forget drops a target that has and wants nothing. Nobody refers to its pool any more, so that another may have it.
+func (s *server) forget(p *targetPool) {
+	delete(s.targets, p.target)
+	if p.group != nil {
+		s.part(p)
+	}
+	if s.closed || len(s.spare) == mostSpare {
+		p.connections.Close() // holds nothing, so it does not wait
+		return
+	}
+	p.target, p.limit = Target{}, 0
+	s.spare = append(s.spare, p)
+}
+
+func newTargetPool(s *server) *targetPool {
+	p := &targetPool{server: s}
+	p.place.value, p.inGroup.value = p, p
 	connections, err := puddle.NewPool(&puddle.Config[*Conn]{
 		Constructor: func(context.Context) (*Conn, error) { return p.adopted, nil },
 		Destructor:  (*Conn).close,
@@ -66,7 +107,8 @@ func newTargetPool(s *server, t Target) *targetPool {
 	return p
 }
 
-// adopt makes a connection that was just dialled one of the pool's, in the state of a leased one.
+// adopt makes a connection that was just dialled, or given up by another pool, one of this pool's, in the state of a
+// leased one.
 func (p *targetPool) adopt(ctx context.Context, c *Conn) {
 	p.adopted = c
 	err := p.connections.CreateResource(ctx)
@@ -89,8 +131,13 @@ func (p *targetPool) take(ctx context.Context) *puddle.Resource[*Conn] {
 	return resource
 }
 
-// pick takes one certain idle connection out of the stack, leaving the others in their order.
-func (p *targetPool) pick(c *Conn) {
+// pick takes one certain idle connection out of the stack, leaving the others, of which there are p.idle, in their
+// order.
+func (p *targetPool) pick(ctx context.Context, c *Conn) {
+	if p.idle == 0 {
+		p.take(ctx)
+		return
+	}
 	stack := p.connections.AcquireAllIdle()
 	for i := len(stack) - 1; i >= 0; i-- {
 		if stack[i] != c.resource {
@@ -120,9 +167,6 @@ func (s *server) wait(ctx context.Context, w *waiter) (*Conn, error) {
 			g.conn.Release()
 			g = grant{err: &QueueError{Waited: time.Since(w.since), Err: context.Cause(ctx)}}
 		}
-	}
-	if g.err == nil {
-		s.metrics.AcquireWaited(g.conn.pool.target.Tenant, time.Since(w.since))
 	}
 	s.waiters.Put(w)
 	return g.conn, g.err

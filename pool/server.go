@@ -33,6 +33,8 @@ type server struct {
 	used    int           // slots taken
 	live    int           // targets that hold or want connections
 	targets map[Target]*targetPool
+	spare   []*targetPool // of no target, for the next that come
+	groups  map[groupKey]*group
 	idle    list[*Conn]       // least recently used first
 	empty   list[*targetPool] // want a connection and have none, longest first
 	holding list[*targetPool] // want one more
@@ -41,19 +43,40 @@ type server struct {
 	vacant  chan struct{}     // closed when the server is closed and no slot is taken
 }
 
-// acquire leases a connection: an idle one of the target at once, else whichever the queue brings.
+// acquire leases a connection: an idle one of the target or its group at once, else whichever the queue brings.
 func (s *server) acquire(ctx context.Context, t Target, limit int) (*Conn, error) {
 	began := time.Now()
 	for {
 		c, w := s.claim(t, limit, began)
+		var waited time.Duration
 		switch {
 		case w != nil:
-			return s.wait(ctx, w)
+			var err error
+			if c, err = s.wait(ctx, w); err != nil {
+				return nil, err
+			}
+			waited = time.Since(began)
 		case c == nil:
 			return nil, ErrClosed
+		}
+		if !c.doubtful || c.alive() {
+			s.metrics.AcquireWaited(t.Tenant, waited)
+			return c, nil
+		}
+		c.Destroy()
+	}
+}
+
+// tryAcquire is acquire as far as it goes without waiting.
+func (s *server) tryAcquire(t Target, limit int) (*Conn, bool) {
+	for {
+		c := s.claimIdle(t, limit, time.Now())
+		switch {
+		case c == nil:
+			return nil, false
 		case !c.doubtful || c.alive():
 			s.metrics.AcquireWaited(t.Tenant, 0)
-			return c, nil
+			return c, true
 		}
 		c.Destroy()
 	}
@@ -66,31 +89,62 @@ func (s *server) claim(t Target, limit int, now time.Time) (*Conn, *waiter) {
 	if s.closed {
 		return nil, nil
 	}
-	p := s.targets[t]
-	if p == nil {
-		p = newTargetPool(s, t)
-		s.targets[t] = p
-	}
+	p := s.pool(t)
 	p.limit = limit
-	if p.idle > 0 {
-		return s.lease(p, now), nil
+	if c := s.lease(p, now); c != nil {
+		return c, nil
 	}
 	w := s.waiters.Get().(*waiter)
 	w.pool, w.since = p, now
 	p.waiters.pushBack(&w.place)
 	s.settle(p)
+	s.serve(p.group, now)
 	s.dispatch(now)
 	return nil, w
 }
 
-// lease takes the target's idle connection that was used last.
-func (s *server) lease(p *targetPool, now time.Time) *Conn {
-	c := p.take(s.life).Value()
-	p.idle--
-	c.place.leave()
-	c.leased.Store(true)
-	c.doubtful = now.Sub(c.idleSince) > alwaysFresh || c.idleSince.Before(s.doubted)
+// claimIdle returns a leased connection when there is an idle one. It leaves a queue of the target as it is.
+func (s *server) claimIdle(t Target, limit int, now time.Time) *Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.targets[t]
+	switch {
+	case s.closed, p != nil && p.waiters.size > 0:
+		return nil
+	case p == nil && !s.sharesIdle(t):
+		return nil
+	case p == nil:
+		p = s.pool(t)
+	}
+	p.limit = limit
+	c := s.lease(p, now)
+	s.settle(p) // it may be new and have got nothing
 	return c
+}
+
+// lease takes the target's idle connection that was used last, else one that it shares; nil when there is none.
+func (s *server) lease(p *targetPool, now time.Time) *Conn {
+	var c *Conn
+	switch {
+	case p.idle > 0:
+		c = p.take(s.life).Value()
+		s.unlist(c)
+		c.doubtful = s.doubts(c, now)
+	case p.group == nil || p.waiters.size > 0 || p.full():
+		return nil
+	default:
+		if c = s.borrow(p, now); c == nil {
+			return nil
+		}
+		s.settle(p)
+	}
+	c.leased.Store(true)
+	return c
+}
+
+// doubts reports whether an idle connection has to be checked before it is used.
+func (s *server) doubts(c *Conn, now time.Time) bool {
+	return now.Sub(c.idleSince) > alwaysFresh || c.idleSince.Before(s.doubted)
 }
 
 // release ends a lease for good or passes the connection on.
@@ -98,15 +152,20 @@ func (s *server) release(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
+	c.doubtful = false
 	if s.unfit(c, now) {
 		s.retire(c, nil)
 		return
 	}
-	if s.wanted() {
+	if s.wantedOutside(c.pool.group) {
 		if heir := s.heir(c, now); heir != nil {
 			s.retire(c, heir)
 			return
 		}
+	}
+	if heir := s.sharer(c); heir != nil {
+		s.pass(c, heir)
+		return
 	}
 	s.place(c, now)
 }
@@ -125,12 +184,20 @@ func (s *server) unfit(c *Conn, now time.Time) bool {
 	return s.closed || c.epoch != p.epoch || now.After(c.expiry) || p.limit > 0 && p.size > p.limit
 }
 
-// place gives a connection that nobody leases to its target's first waiter, or makes it idle.
+// place gives a connection that nobody leases to its target's first waiter, else to one of its group, else makes it
+// idle.
 func (s *server) place(c *Conn, now time.Time) {
 	p := c.pool
 	if p.waiters.size > 0 {
 		p.grant(c)
 		return
+	}
+	if p.group != nil {
+		if heir := p.group.next(); heir != nil {
+			s.pass(c, heir)
+			return
+		}
+		p.group.idle.pushBack(&c.inGroup)
 	}
 	c.idleSince = now
 	c.resource.ReleaseUnused()
@@ -141,9 +208,14 @@ func (s *server) place(c *Conn, now time.Time) {
 
 // unpark takes an idle connection out of circulation, in the state of a leased one.
 func (s *server) unpark(c *Conn) {
+	s.unlist(c)
+	c.pool.pick(s.life, c)
+}
+
+func (s *server) unlist(c *Conn) {
 	c.place.leave()
+	c.inGroup.leave()
 	c.pool.idle--
-	c.pool.pick(c)
 }
 
 // retire closes a connection in the state of a leased one. Its slot passes to the heir at once, or is free after the
@@ -174,6 +246,7 @@ func (s *server) bury(c *Conn, heir *targetPool) {
 func (s *server) buried(c *Conn, heir *targetPool) (epoch int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now, group := time.Now(), c.pool.group
 	c.pool.closing--
 	if heir != nil {
 		epoch = heir.epoch
@@ -181,7 +254,8 @@ func (s *server) buried(c *Conn, heir *targetPool) (epoch int) {
 		s.free()
 	}
 	s.settle(c.pool)
-	s.dispatch(time.Now())
+	s.serve(group, now)
+	s.dispatch(now)
 	return epoch
 }
 
@@ -236,6 +310,7 @@ func (s *server) connected(c *Conn, took time.Duration) {
 func (s *server) failed(p *targetPool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now, group := time.Now(), p.group
 	p.connecting--
 	p.size--
 	s.free()
@@ -246,7 +321,8 @@ func (s *server) failed(p *targetPool, err error) {
 		s.logger.Warn("Connecting to a server failed with nobody waiting", "server", s.name, "tenant", p.target.Tenant, "error", err)
 	}
 	s.settle(p)
-	s.dispatch(time.Now())
+	s.serve(group, now)
+	s.dispatch(now)
 }
 
 // wakeAt has the reaper run dispatch at the given time, or before it.
@@ -297,6 +373,10 @@ func (s *server) close() {
 		}
 	}
 	s.expel(func(*Conn) bool { return true })
+	for _, p := range s.spare {
+		p.connections.Close()
+	}
+	s.spare = nil
 	if s.used == 0 {
 		close(s.vacant)
 	}

@@ -54,6 +54,7 @@ func newServer(name string, config Server, o *Options) (*server, error) {
 		metrics: o.Metrics,
 		logger:  o.Logger,
 		targets: make(map[Target]*targetPool),
+		groups:  make(map[groupKey]*group),
 		vacant:  make(chan struct{}),
 	}, nil
 }
@@ -72,6 +73,16 @@ func (s *Set) Acquire(ctx context.Context, t Target, limit int) (*Conn, error) {
 		return nil, &QueueError{Err: context.Cause(ctx)}
 	}
 	return server.acquire(ctx, t, limit)
+}
+
+// TryAcquire leases an idle connection of the target, or of one that shares its connections, if there is one at once:
+// it neither waits nor opens any. The limit is that of Acquire.
+func (s *Set) TryAcquire(t Target, limit int) (*Conn, bool) {
+	server, ok := s.servers[t.Server]
+	if !ok {
+		return nil, false
+	}
+	return server.tryAcquire(t, limit)
 }
 
 // Drain closes the connections of the targets that match: idle ones at once, leased ones when they are released,

@@ -8,8 +8,8 @@ import (
 	"github.com/docex-proxy/docex-proxy/metrics"
 )
 
-// Target says what a server connection is: where it leads, as whom, for which tenant. It is comparable; two equal
-// targets share their connections, two that differ in anything never do.
+// Target says what a server connection is: where it leads, as whom, for which tenant. It is comparable; equal targets
+// have the same connections, and two that differ in anything have different ones, unless both are Shared.
 type Target struct {
 	Server     string // a key of Options.Servers
 	Database   string
@@ -17,6 +17,10 @@ type Target struct {
 	Generation int    // of the role's derived password
 	SearchPath string // as a value of the run-time parameter; "" leaves the role's own
 	Tenant     string // the label of the metrics
+
+	// Shared connections of the same Server, Database, Role and Generation pass from one target to another, as they
+	// are: whoever leases one brings it to its tenant before the first byte. SearchPath is not sent at start-up then.
+	Shared bool
 }
 
 // Server is one Postgres server.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"
@@ -106,9 +107,9 @@ func (s *session) sasl(route router.Route) error {
 	if err != nil {
 		return err
 	}
-	var initial pgproto3.SASLInitialResponse
-	if err := initial.Decode(body); err != nil {
-		return &protocolError{reason: "malformed SASLInitialResponse"}
+	initial, err := decodeSASLInitial(body)
+	if err != nil {
+		return err
 	}
 	if !slices.Contains(mechanisms, initial.AuthMechanism) {
 		return &protocolError{reason: "client selected an invalid SASL authentication mechanism"}
@@ -136,6 +137,20 @@ func (s *session) sasl(route router.Route) error {
 		return err
 	}
 	return s.say(&pgproto3.AuthenticationSASLFinal{Data: proof})
+}
+
+// decodeSASLInitial reads a SASLInitialResponse: a mechanism, and a response with its length. pgproto3/v2 takes the
+// length on trust, and panics where it is cut off, so it is checked first.
+func decodeSASLInitial(body []byte) (pgproto3.SASLInitialResponse, error) {
+	var initial pgproto3.SASLInitialResponse
+	_, data, ok := bytes.Cut(body, []byte{0})
+	if !ok || len(data) < 4 || int64(int32(binary.BigEndian.Uint32(data))) != int64(len(data)-4) {
+		return initial, &protocolError{reason: "malformed SASLInitialResponse"}
+	}
+	if err := initial.Decode(body); err != nil {
+		return initial, &protocolError{reason: "malformed SASLInitialResponse"}
+	}
+	return initial, nil
 }
 
 // exchange picks what the client has to match. A login that exists is challenged with its own salt whatever tenant was

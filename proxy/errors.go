@@ -18,23 +18,21 @@ import (
 
 // The ways in which this room ends or refuses a session by its own decision.
 var (
-	errShutdown        = errors.New("the proxy is shutting down")
-	errTooManyClients  = errors.New("too many client connections")
-	errTooManyStartups = errors.New("too many client connections are logging in")
-	errTenantClients   = errors.New("too many sessions of this tenant")
-	errTLSRequired     = errors.New("TLS is required")
-	errStartupTimeout  = errors.New("startup took too long")
-	errAuthTimeout     = errors.New("authentication took too long")
-	errFrameTimeout    = errors.New("a message was not completed in time")
-	errClientIdle      = errors.New("the client was idle for too long")
-	errIdleTransaction = errors.New("the transaction was idle for too long")
-	errQueryTimeout    = errors.New("the query took too long")
-
+	errShutdown           = errors.New("the proxy is shutting down")
+	errTooManyClients     = errors.New("too many client connections")
+	errTooManyStartups    = errors.New("too many client connections are logging in")
+	errTenantClients      = errors.New("too many sessions of this tenant")
+	errTLSRequired        = errors.New("TLS is required")
+	errStartupTimeout     = errors.New("startup took too long")
+	errAuthTimeout        = errors.New("authentication took too long")
+	errFrameTimeout       = errors.New("a message was not completed in time")
+	errClientIdle         = errors.New("the client was idle for too long")
+	errIdleTransaction    = errors.New("the transaction was idle for too long")
+	errQueryTimeout       = errors.New("the query took too long")
 	errTransactionTimeout = errors.New("the transaction took too long")
-
-	errCanceled     = errors.New("canceled while waiting for a server connection")
-	errQueueWait    = errors.New("waited too long for a server connection")
-	errServerClosed = errors.New("the server closed the connection")
+	errCanceled           = errors.New("canceled while waiting for a server connection")
+	errQueueWait          = errors.New("waited too long for a server connection")
+	errServerClosed       = errors.New("the server closed the connection")
 )
 
 // protocolError is a client that does not speak the protocol.
@@ -105,6 +103,8 @@ var own = map[error]verdict{
 	errFrameTimeout:        {code: "08P01", message: "a message was begun and not completed in time", reason: metrics.ReasonTimeout},
 	errClientIdle:          {code: "57P05", message: "terminating connection due to idle-session timeout", reason: metrics.ReasonTimeout},
 	errIdleTransaction:     {code: "25P03", message: "terminating connection due to idle-in-transaction timeout", reason: metrics.ReasonTimeout},
+	errQueryTimeout:        {code: "57014", message: "terminating connection: the query took longer than the proxy allows", hint: "timeouts.query bounds it.", reason: metrics.ReasonTimeout},
+	errTransactionTimeout:  {code: "25P04", message: "terminating connection due to transaction timeout", hint: "timeouts.transaction bounds it.", reason: metrics.ReasonTimeout},
 	errCanceled:            {code: "57014", message: "canceling statement due to user request", reason: metrics.ReasonLimit},
 	errServerClosed:        {code: "08006", message: "the server closed the connection unexpectedly", hint: "Connect again.", reason: metrics.ReasonServer},
 	scram.ErrWrongPassword: {code: "28P01", reason: metrics.ReasonBadPassword},

@@ -17,3 +17,9 @@ func Judge(err error, expose bool) (code, message, hint, reason string) {
 	v := judge(err, "alice.acme", expose)
 	return v.code, v.message, v.hint, v.reason
 }
+
+// DecodeSASLInitial reads the body of a SASLInitialResponse.
+func DecodeSASLInitial(body []byte) (mechanism string, data []byte, err error) {
+	m, err := decodeSASLInitial(body)
+	return m.AuthMechanism, m.Data, err
+}

@@ -57,3 +57,30 @@ func FuzzStartup(f *testing.F) {
 		}
 	})
 }
+
+func TestASASLInitialResponseThatIsCutOffIsRefused(t *testing.T) {
+	whole := "SCRAM-SHA-256\x00\x00\x00\x00\x0bn,,n=,r=abc"
+	if mechanism, data, err := proxy.DecodeSASLInitial([]byte(whole)); err != nil || mechanism != "SCRAM-SHA-256" || string(data) != "n,,n=,r=abc" {
+		t.Errorf("%q, %q, %v", mechanism, data, err)
+	}
+	for n := range len(whole) {
+		if _, _, err := proxy.DecodeSASLInitial([]byte(whole[:n])); err == nil {
+			t.Errorf("the first %d bytes are accepted", n)
+		}
+	}
+}
+
+// FuzzSASLInitial: whatever a client answers the challenge with, reading it does not panic, and gives nothing that was
+// not sent.
+func FuzzSASLInitial(f *testing.F) {
+	f.Add([]byte("SCRAM-SHA-256\x00\x00\x00\x00\x0bn,,n=,r=abc"))
+	f.Add([]byte("SCRAM-SHA-256\x00"))
+	f.Add([]byte("SCRAM-SHA-256\x00\xff\xff\xff\xff"))
+	f.Add([]byte("\x00\x7f\xff\xff\xffabc"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		mechanism, data, err := proxy.DecodeSASLInitial(body)
+		if err == nil && len(mechanism)+1+4+len(data) != len(body) {
+			t.Errorf("%q gives %q and %q", body, mechanism, data)
+		}
+	})
+}

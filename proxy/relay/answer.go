@@ -126,7 +126,7 @@ func (s *Session) takeAnswer() {
 		return
 	}
 	s.newPins |= s.answer.pins &^ s.pins
-	s.pins = s.answer.pins
+	s.pins = s.answer.pins | s.pins&PinUnknown // what could not be seen once is not gone because it is not asked for now
 	s.server.applied = NewPairs(s.answer.settings)
 	if s.server.applied == s.desired {
 		return

@@ -184,6 +184,9 @@ func (s *Session) completedCommand(tag []byte) {
 	if s.pins != 0 {
 		s.leaves |= traitGone
 	}
+	if string(tag) == discardAll {
+		s.pins &^= PinUnknown
+	}
 	if all := string(tag); all == discardAll || all == "DEALLOCATE ALL" {
 		s.server.forgetStatements()
 		clear(s.statements)

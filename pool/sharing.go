@@ -1,0 +1,183 @@
+package pool
+
+import "time"
+
+// groupKey says, within a server, whose shared connections are interchangeable.
+type groupKey struct {
+	database   string
+	role       string
+	generation int
+}
+
+func (t Target) groupKey() groupKey {
+	return groupKey{database: t.Database, role: t.Role, generation: t.Generation}
+}
+
+// group is the targets that share their connections. It exists while there are any. Everything in it is guarded by
+// server.mu. While one of its connections is idle, none of its targets waits that its own limit allows one more.
+type group struct {
+	targets int
+	idle    list[*Conn] // least recently used first
+
+	// The targets with waiters that their own limit allows one more. Each is in the list of its size, or in covered.
+	wanting []list[*targetPool] // want one more; longest in that state first
+	wants   int                 // in all lists of wanting
+	covered list[*targetPool]   // as many connections are being opened for them as they wait for
+}
+
+// join makes the target one of its group.
+func (s *server) join(p *targetPool) {
+	key := p.target.groupKey()
+	g := s.groups[key]
+	if g == nil {
+		g = &group{wanting: make([]list[*targetPool], s.max+1)}
+		s.groups[key] = g
+	}
+	g.targets++
+	p.group = g
+}
+
+// part ends what join began, for a target that has and wants nothing.
+func (s *server) part(p *targetPool) {
+	p.group.targets--
+	if p.group.targets == 0 {
+		delete(s.groups, p.target.groupKey())
+	}
+	p.group = nil
+}
+
+// shares reports whether connections pass between the two targets.
+func (p *targetPool) shares(q *targetPool) bool { return p.group != nil && p.group == q.group }
+
+// sharesIdle reports whether a target that is not known yet would find an idle connection.
+func (s *server) sharesIdle(t Target) bool {
+	if !t.Shared {
+		return false
+	}
+	g := s.groups[t.groupKey()]
+	return g != nil && g.idle.size > 0
+}
+
+// settle is the group's part of server.settle.
+func (g *group) settle(p *targetPool) {
+	var in *list[*targetPool]
+	switch {
+	case p.waiters.size == 0 || p.full():
+	case p.uncovered():
+		in = &g.wanting[p.size]
+	default:
+		in = &g.covered
+	}
+	if p.inGroup.in == in {
+		return
+	}
+	if p.inGroup.in != nil && p.inGroup.in != &g.covered {
+		g.wants--
+	}
+	p.inGroup.leave()
+	if in != nil {
+		in.pushBack(&p.inGroup)
+		if in != &g.covered {
+			g.wants++
+		}
+	}
+}
+
+// fewest is the target that wants one more and has the fewest connections, fewer than the bound; nil when there is
+// none. When there are more targets than connections the first look finds it.
+func (g *group) fewest(bound int) *targetPool {
+	if g.wants == 0 {
+		return nil
+	}
+	for i := range g.wanting[:min(bound, len(g.wanting))] {
+		if first := g.wanting[i].front; first != nil {
+			return first.value
+		}
+	}
+	return nil
+}
+
+// next is the target that deserves a connection most which its own target has no use for; nil when none has.
+func (g *group) next() *targetPool {
+	if p := g.fewest(len(g.wanting)); p != nil {
+		return p
+	}
+	if first := g.covered.front; first != nil {
+		return first.value
+	}
+	return nil
+}
+
+// wantedOutside reports whether any target that is not of the group waits for a connection that nobody is opening yet.
+// It may say so of one of the group that its own limit holds back.
+func (s *server) wantedOutside(g *group) bool {
+	wanted := s.empty.size + s.holding.size
+	if g != nil {
+		wanted -= g.wants
+	}
+	return wanted > 0
+}
+
+// sharer is the target of the group that a released connection passes to although its own may have waiters; nil when
+// its own comes first.
+func (s *server) sharer(c *Conn) *targetPool {
+	own := c.pool
+	if own.group == nil {
+		return nil
+	}
+	share := s.share()
+	p := own.group.fewest(share)
+	if p == nil || p == own || p.size > 0 && own.size <= share {
+		return nil
+	}
+	return p
+}
+
+// pass hands a connection in the state of a leased one over to the first waiter of another target of the group.
+func (s *server) pass(c *Conn, heir *targetPool) {
+	s.move(c, heir)
+	heir.grant(c)
+}
+
+// move makes a connection in the state of a leased one the heir's, which has to be settled then. No socket is touched.
+func (s *server) move(c *Conn, heir *targetPool) {
+	p := c.pool
+	c.resource.Hijack()
+	p.size--
+	heir.size++
+	c.pool, c.epoch = heir, heir.epoch
+	heir.adopt(s.life, c)
+	s.settle(p)
+}
+
+// borrow takes the group's idle connection that was used least recently and makes it the target's, as move does; nil
+// when there is none.
+func (s *server) borrow(p *targetPool, now time.Time) *Conn {
+	for c := range p.group.idle.all() {
+		s.unpark(c)
+		if s.unfit(c, now) {
+			s.retire(c, nil)
+			continue
+		}
+		c.doubtful = s.doubts(c, now)
+		s.move(c, p)
+		return c
+	}
+	return nil
+}
+
+// serve gives the group's idle connections to its targets that wait. It has to follow when a limit allows more than
+// before.
+func (s *server) serve(g *group, now time.Time) {
+	for g != nil && g.idle.size > 0 {
+		p := g.next()
+		if p == nil {
+			return
+		}
+		c := s.borrow(p, now)
+		if c == nil {
+			return
+		}
+		p.grant(c)
+	}
+}
