@@ -60,7 +60,8 @@ type Identity struct {
 type Auth struct {
 	ExposeTenantErrors bool     `mapstructure:"expose_tenant_errors"`
 	RequireUserContext bool     `mapstructure:"require_user_context"`
-	Trust              []string `mapstructure:"trust"` // logins without a password, from loopback only
+	AllowTrusted       bool     `mapstructure:"allow_trusted"` // serve tenants at isolation level trusted
+	Trust              []string `mapstructure:"trust"`         // logins without a password, from loopback only
 }
 
 // TLS is for the clients' side. Without a certificate there is none.

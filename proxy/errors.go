@@ -30,6 +30,7 @@ var (
 	errIdleTransaction    = errors.New("the transaction was idle for too long")
 	errQueryTimeout       = errors.New("the query took too long")
 	errTransactionTimeout = errors.New("the transaction took too long")
+	errIsolationChanged   = errors.New("the isolation level of the tenant has changed")
 	errCanceled           = errors.New("canceled while waiting for a server connection")
 	errQueueWait          = errors.New("waited too long for a server connection")
 	errServerClosed       = errors.New("the server closed the connection")
@@ -85,6 +86,7 @@ var refusals = map[error]verdict{
 	router.ErrMoving:          {code: "57P03", message: `tenant %t is moving to another server`, hint: "It was named by %s. Try again in a moment.", reason: metrics.ReasonMoving},
 	router.ErrUnsupported:     {code: "0A000", message: `not supported through the proxy: %d`, reason: metrics.ReasonUnsupported},
 	router.ErrUnknownIsolate:  {code: "0A000", message: `isolation level "%d" of tenant %t is not served by this proxy`, reason: metrics.ReasonUnsupported},
+	router.ErrNotAllowed:      {code: "0A000", message: `isolation level "%d" of tenant %t is not allowed by this proxy`, hint: "auth.allow_trusted allows it; it stops mistakes, not hostile SQL.", reason: metrics.ReasonUnsupported},
 	router.ErrWrongDatabase:   {code: "3D000", message: `database %d does not hold tenant %t`, hint: "Leave the database out, or name the tenant's own (docexctl tenant show %i).", reason: metrics.ReasonUnknownTenant},
 	router.ErrBadOptions:      {code: "08P01", message: `startup parameter "options": %d`, hint: "Only -c name=value and --name=value are understood.", reason: metrics.ReasonSetting},
 	router.ErrSettingRefused:  {code: "42501", message: `startup parameter %d cannot be set through the proxy`, reason: metrics.ReasonSetting},
@@ -105,6 +107,7 @@ var own = map[error]verdict{
 	errIdleTransaction:     {code: "25P03", message: "terminating connection due to idle-in-transaction timeout", reason: metrics.ReasonTimeout},
 	errQueryTimeout:        {code: "57014", message: "terminating connection: the query took longer than the proxy allows", hint: "timeouts.query bounds it.", reason: metrics.ReasonTimeout},
 	errTransactionTimeout:  {code: "25P04", message: "terminating connection due to transaction timeout", hint: "timeouts.transaction bounds it.", reason: metrics.ReasonTimeout},
+	errIsolationChanged:    {code: "57P01", message: "terminating connection: the isolation level of the tenant has changed", hint: "Connect again.", reason: metrics.ReasonShutdown},
 	errCanceled:            {code: "57014", message: "canceling statement due to user request", reason: metrics.ReasonLimit},
 	errServerClosed:        {code: "08006", message: "the server closed the connection unexpectedly", hint: "Connect again.", reason: metrics.ReasonServer},
 	scram.ErrWrongPassword: {code: "28P01", reason: metrics.ReasonBadPassword},

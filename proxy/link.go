@@ -164,6 +164,11 @@ func (l *link) lease() (*pool.Conn, error) {
 
 // join attaches a connection. It is called with mu held and gives it up. With read, a goroutine reads the connection.
 func (l *link) join(conn *pool.Conn, out *relay.Output, read bool) error {
+	if conn.Target().Shared != l.machine.Shares() {
+		l.mu.Unlock()
+		conn.Destroy()
+		return errIsolationChanged // no session runs on a connection that it does not know how to make its own
+	}
 	state, ok := conn.State.(*relay.Server)
 	if !ok {
 		state = relay.NewServer(conn.Parameters(), l.o.ServerStatements)

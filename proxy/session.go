@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"net"
 	"sync/atomic"
@@ -84,7 +86,7 @@ func (s *session) newLink(route router.Route) *link {
 		acquire: s.acquire,
 		tenant:  s.o.Metrics.Tenant(string(route.Tenant.ID)),
 		machine: relay.NewSession(relay.Config{
-			ID: s.id, Settings: relay.NewPairs(route.Settings),
+			ID: s.id, Settings: relay.NewPairs(route.Settings), Role: route.Role, Seed: seed(),
 			MaxStatementBytes: s.o.MaxStatementBytes, MaxStatements: s.o.MaxStatements,
 		}),
 		settings: relay.NewPairs(route.Settings),
@@ -93,6 +95,13 @@ func (s *session) newLink(route router.Route) *link {
 	}
 	l.settle = onEnd(s.ctx, l.interrupt)
 	return l
+}
+
+// seed draws a number that nobody can guess.
+func seed() uint64 {
+	var b [8]byte
+	rand.Read(b[:])
+	return binary.BigEndian.Uint64(b[:])
 }
 
 // say sends messages to a client that is not yet in its session.
@@ -123,6 +132,8 @@ func (s *session) recheck(ctx context.Context) {
 	case err != nil: // nothing is known against the session
 	case route.Denied != nil:
 		s.end(&endedError{refusal: route.Denied})
+	case route.Role != s.route.Load().Role || route.Target.Shared != s.route.Load().Target.Shared:
+		s.end(errIsolationChanged) // the session's machine was made for the other level
 	default:
 		s.route.Store(&route)
 	}

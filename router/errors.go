@@ -28,6 +28,7 @@ var (
 	ErrSettingRefused  = errors.New("setting refused")
 	ErrUserContext     = errors.New("no user context")
 	ErrUnknownIsolate  = errors.New("isolation level not served")
+	ErrNotAllowed      = errors.New("isolation level not allowed")
 	ErrNoUser          = errors.New("no user named")
 	ErrRegistryOffline = errors.New("registry unavailable")
 )

@@ -31,7 +31,11 @@ type Options struct {
 	RequireUserContext bool
 	// TenantConnections bounds the server connections of a tenant that has no limit of its own; 0 is no bound.
 	TenantConnections int
-	Now               func() time.Time // nil: time.Now
+	// AllowTrusted serves tenants at isolation level trusted. It stops mistakes, not attacks.
+	AllowTrusted bool
+	// PoolRole is the rightless login of the connections that trusted tenants share.
+	PoolRole string
+	Now      func() time.Time // nil: time.Now
 }
 
 // Router turns startup messages into routes.
@@ -62,6 +66,8 @@ type Route struct {
 	Target pool.Target
 	// Settings are the client's startup parameters that are run-time parameters, names in lower case.
 	Settings map[string]string
+	// Role is what the session has to become on connections that tenants share; "" on the tenant's own.
+	Role string
 	// MaxConnections bounds the tenant's server connections, 0 for no bound of its own.
 	MaxConnections int
 	// Denied refuses the session after authentication has been gone through: what a stranger must not learn.
@@ -104,8 +110,10 @@ func (r *Router) Route(ctx context.Context, start Startup) (Route, error) {
 		route.Denied = &Refusal{Err: reason, Tenant: who.tenant, Source: who.source, Detail: detail}
 		return route, nil
 	}
-	route.Target = targetOf(tenant)
 	route.Settings = settingsOf(who.settings, tenant.SchemaName)
+	if route.Target = targetOf(tenant); tenant.Route.Isolation == registry.IsolationTrusted {
+		r.share(&route)
+	}
 	if route.MaxConnections = tenant.Route.Limits.MaxServerConnections; route.MaxConnections == 0 {
 		route.MaxConnections = r.o.TenantConnections
 	}
@@ -159,7 +167,13 @@ func (r *Router) judge(tenant *registry.Tenant, login *registry.Login, database,
 	default:
 		return ErrProvisioning, ""
 	}
-	if route.Isolation != registry.IsolationRole {
+	switch route.Isolation {
+	case registry.IsolationRole, registry.IsolationDatabase:
+	case registry.IsolationTrusted:
+		if !r.o.AllowTrusted {
+			return ErrNotAllowed, string(route.Isolation)
+		}
+	default:
 		return ErrUnknownIsolate, string(route.Isolation)
 	}
 	// libpq sends the user name as the database when none is given.
@@ -169,7 +183,17 @@ func (r *Router) judge(tenant *registry.Tenant, login *registry.Login, database,
 	return nil, ""
 }
 
-// targetOf names the server connections that serve a tenant at isolation role: its own login, its own schema first.
+// share puts a route on connections that log in as nobody in particular: role and search_path come with the session.
+func (r *Router) share(route *Route) {
+	t := &route.Target
+	route.Role = t.Role
+	if _, named := route.Settings["search_path"]; !named {
+		route.Settings["search_path"] = t.SearchPath
+	}
+	t.Role, t.Generation, t.SearchPath, t.Shared = r.o.PoolRole, 1, "", true
+}
+
+// targetOf names the server connections of a tenant that has its own: its login, its schema first.
 func targetOf(tenant *registry.Tenant) pool.Target {
 	return pool.Target{
 		Server: tenant.Route.Server, Database: tenant.Route.Database, Role: tenant.Route.Role,

@@ -229,6 +229,27 @@ func TestStartupParametersBecomeSettings(t *testing.T) {
 	}
 }
 
+func TestATrustedTenantSharesItsConnections(t *testing.T) {
+	d := town()
+	d.tenants["acme"].Route.Isolation = registry.IsolationTrusted
+	start := router.Startup{Parameters: parameters{"user": "app.acme"}}
+	route, err := routerOf(d).Route(t.Context(), start)
+	if err != nil || !errors.Is(route.Denied, router.ErrNotAllowed) {
+		t.Errorf("not allowed: %v, %v", err, route.Denied)
+	}
+	route, err = router.New(router.Options{Registry: d, UserSuffix: true, AllowTrusted: true, PoolRole: "docex_pool"}).Route(t.Context(), start)
+	if err != nil || route.Denied != nil {
+		t.Fatal(err, route.Denied)
+	}
+	target := route.Target
+	if route.Role != "tenant_acme" || !target.Shared || target.Role != "docex_pool" || target.SearchPath != "" || target.Tenant != "acme" {
+		t.Errorf("role %q on %+v", route.Role, target)
+	}
+	if got := route.Settings["search_path"]; got != `"tenant_acme", ext, public` {
+		t.Errorf("search_path %s", got)
+	}
+}
+
 func TestARequiredUserContext(t *testing.T) {
 	r := router.New(router.Options{Registry: town(), UserSuffix: true, RequireUserContext: true})
 	if _, err := r.Route(t.Context(), router.Startup{Parameters: parameters{"user": "app.acme"}}); !errors.Is(err, router.ErrUserContext) {

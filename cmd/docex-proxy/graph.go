@@ -116,6 +116,8 @@ func buildProxy(config *configs.Config, p prepared, g *graph) *proxy.Server {
 		Database:           config.Identity.Database,
 		RequireUserContext: config.Auth.RequireUserContext,
 		TenantConnections:  config.Limits.TenantServerConnections,
+		AllowTrusted:       config.Auth.AllowTrusted,
+		PoolRole:           poolRole,
 	})
 	return proxy.New(proxy.Options{
 		Router:                routes,

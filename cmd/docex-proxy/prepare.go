@@ -20,6 +20,9 @@ const (
 	registryRole       = "docex_registry"
 	registryGeneration = 1
 
+	// poolRole is the login of the connections that trusted tenants share, of the same generation.
+	poolRole = "docex_pool"
+
 	// mainServer is the name that a tenant's route gives when nobody has said another.
 	mainServer = "main"
 )

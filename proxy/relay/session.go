@@ -92,6 +92,9 @@ func (s *Session) Need() int { return s.need }
 // Attached reports whether a server connection serves the session.
 func (s *Session) Attached() bool { return s.server != nil }
 
+// Shares reports whether the session runs on connections that tenants share.
+func (s *Session) Shares() bool { return s.cfg.Role != "" }
+
 // Busy reports whether the server owes the client an answer.
 func (s *Session) Busy() bool { return s.queue.len() > 0 || s.unsynced && !s.skipping }
 
