@@ -20,6 +20,7 @@ type link struct {
 	client   net.Conn
 	o        *Options
 	acquire  func(ctx context.Context) (*pool.Conn, error)
+	attached func(conn *pool.Conn) // told of every connection before it is used
 	tenant   *metrics.Tenant
 	settings relay.Pairs
 	target   pool.Target
@@ -174,6 +175,7 @@ func (l *link) join(conn *pool.Conn, out *relay.Output, read bool) error {
 		state = relay.NewServer(conn.Parameters(), l.o.ServerStatements)
 		conn.State = state
 	}
+	l.attached(conn)
 	l.conn = conn
 	l.machine.Attach(state, out)
 	if read {

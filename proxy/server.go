@@ -21,6 +21,7 @@ type Server struct {
 	mockSecret []byte
 	known      *knownParameters
 	throttle   *throttle
+	senders    senders
 	cancels    cancelTable
 	lastID     atomic.Uint64
 

@@ -13,7 +13,9 @@ import (
 
 	"github.com/jackc/pgproto3/v2"
 
+	"github.com/docex-proxy/docex-proxy/pool"
 	"github.com/docex-proxy/docex-proxy/proxy/relay"
+	"github.com/docex-proxy/docex-proxy/registry"
 	"github.com/docex-proxy/docex-proxy/router"
 )
 
@@ -86,15 +88,25 @@ func (s *session) newLink(route router.Route) *link {
 		acquire: s.acquire,
 		tenant:  s.o.Metrics.Tenant(string(route.Tenant.ID)),
 		machine: relay.NewSession(relay.Config{
-			ID: s.id, Settings: relay.NewPairs(route.Settings), Role: route.Role, Seed: seed(),
+			ID: s.id, Settings: relay.NewPairs(route.Settings), Role: route.Role, Seed: seed(), Hears: s.hears(route),
 			MaxStatementBytes: s.o.MaxStatementBytes, MaxStatements: s.o.MaxStatements,
 		}),
 		settings: relay.NewPairs(route.Settings),
+		attached: func(conn *pool.Conn) { s.server.senders.note(conn, route.Tenant.ID) },
 		target:   route.Target,
 		progress: make(chan struct{}, 1),
 	}
 	l.settle = onEnd(s.ctx, l.interrupt)
 	return l
+}
+
+// hears is relay.Config.Hears: in a database that tenants share, a session hears its own tenant's connections of this
+// proxy only. Who sends from elsewhere cannot be told apart from another tenant.
+func (s *session) hears(route router.Route) func(uint32) bool {
+	if route.Tenant.Route.Isolation == registry.IsolationDatabase {
+		return nil
+	}
+	return func(process uint32) bool { return s.server.senders.is(route.Target.Server, process, route.Tenant.ID) }
 }
 
 // seed draws a number that nobody can guess.

@@ -176,6 +176,10 @@ func (s *Session) query(body, msg []byte, total int, out *Output) (bool, Verdict
 	if len(msg) == total && !s.Busy() && s.status != 'E' && s.deallocate(body, out) {
 		return false, More, nil
 	}
+	if name, ok := s.deallocated(body); ok && len(msg) == total {
+		s.forwardDeallocate(name, out)
+		return false, More, nil
+	}
 	s.notice(body, scan(body))
 	s.unnamed = statement{} // a simple Query drops the unnamed statement
 	s.server.unnamedOwner = 0
@@ -207,6 +211,9 @@ func (s *Session) parse(body, msg []byte, total int, out *Output) (bool, Verdict
 		return false, More, protocolViolation("invalid message format")
 	}
 	if len(name) > 0 {
+		if s.uncertain(name) {
+			return false, Hold, nil
+		}
 		if s.statements[string(name)].defined() {
 			s.fail(statementExists(name), out)
 			return false, More, nil
@@ -313,6 +320,17 @@ func (s *Session) fail(err *Error, out *Output) {
 	out.ToServer.keep(appendNamed(out.ToServer.own(), 'D', noStatement))
 }
 
+// uncertain reports whether the name was taken away in an earlier, still unanswered segment: should that one fail, the
+// server has skipped it, and the name still stands for what it did. Its next use has to wait for the answer.
+func (s *Session) uncertain(name []byte) bool {
+	for i := 0; s.queue.taken > 0 && i < s.queue.len(); i++ {
+		if e := s.queue.at(i); e.takesName() && e.name == string(name) && e.segment != s.segment {
+			return true
+		}
+	}
+	return false
+}
+
 // resolve finds what a client's name stands for.
 func (s *Session) resolve(name []byte) statement {
 	if len(name) == 0 {
@@ -328,6 +346,9 @@ func (s *Session) bind(body, msg []byte, total int, out *Output) (bool, Verdict,
 		return false, More, protocolViolation("invalid string in message")
 	}
 	st := s.resolve(name)
+	if !st.defined() && s.uncertain(name) {
+		return false, Hold, nil
+	}
 	if !st.defined() {
 		s.fail(noSuchStatement(name), out)
 		return false, More, nil
@@ -360,6 +381,9 @@ func (s *Session) describe(body, msg []byte, out *Output) (bool, Verdict, error)
 		return true, More, nil
 	}
 	st := s.resolve(name)
+	if !st.defined() && s.uncertain(name) {
+		return false, Hold, nil
+	}
 	if !st.defined() {
 		s.fail(noSuchStatement(name), out)
 		return false, More, nil
@@ -383,7 +407,7 @@ func (s *Session) close(body, msg []byte, out *Output) (bool, Verdict, error) {
 	}
 	if body[0] == 'S' && len(name) > 0 {
 		// The statement stays on the server for others; only the session's name goes.
-		s.expect(expectation{kind: answerClose, name: string(name), before: s.undefine(string(name))})
+		s.expect(expectation{kind: answerClose, name: string(name), before: s.undefine(string(name)), segment: s.segment})
 		s.settle(out)
 		return false, More, nil
 	}

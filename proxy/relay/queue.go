@@ -42,10 +42,17 @@ type expectation struct {
 	// named is the server's statement that the message makes or uses, nil for none.
 	named *namedStatement
 	// name and before undo what the client's Parse or Close did to the session's names, if the server skips it.
-	name   string
-	before statement
+	// segment is the client's when it took the name away.
+	name    string
+	before  statement
+	segment uint64
 	// err replaces the server's error at expectOurError.
 	err *Error
+}
+
+// takesName reports whether the client's message took a name of its own away.
+func (e *expectation) takesName() bool {
+	return (e.kind == answerClose || e.kind == expectQuery) && e.before.defined()
 }
 
 // queue is a ring of expectations. The zero value is empty.
@@ -53,6 +60,7 @@ type queue struct {
 	ring  []expectation
 	first int
 	count int
+	taken int // elements that took a name away
 }
 
 // queueSlots is how many expectations a queue keeps room for while it is empty.
@@ -72,10 +80,16 @@ func (q *queue) push(e expectation) {
 	}
 	q.count++
 	*q.at(q.count - 1) = e
+	if e.takesName() {
+		q.taken++
+	}
 }
 
 func (q *queue) pop() expectation {
 	e := *q.at(0)
+	if e.takesName() {
+		q.taken--
+	}
 	*q.at(0) = expectation{}
 	q.first = (q.first + 1) & (len(q.ring) - 1)
 	q.count--
@@ -85,7 +99,7 @@ func (q *queue) pop() expectation {
 	return e
 }
 
-// remove takes out the element at i, and keeps the order of the others.
+// remove takes out the element at i, which took no name, and keeps the order of the others.
 func (q *queue) remove(i int) {
 	for ; i < q.count-1; i++ {
 		*q.at(i) = *q.at(i + 1)

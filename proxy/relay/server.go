@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 )
 
@@ -130,7 +131,7 @@ func (s *Session) serverMessage(kind byte, msg []byte, out *Output) (forward boo
 	case 'S':
 		return s.parameter(head, msg)
 	case 'A':
-		return s.pins&PinListen != 0 || s.leaves&traitListen != 0, nil
+		return s.hears(msg[headerLength:]), nil
 	case 'G':
 		s.copyStarts()
 		return true, nil
@@ -139,6 +140,14 @@ func (s *Session) serverMessage(kind byte, msg []byte, out *Output) (forward boo
 		return true, nil
 	}
 	return false, &BrokenServerError{Reason: fmt.Sprintf("an unexpected message %q", kind)}
+}
+
+// hears reports whether a notification is for the client: it listens, and the sender may be heard.
+func (s *Session) hears(body []byte) bool {
+	if s.pins&PinListen == 0 && s.leaves&traitListen == 0 || len(body) < 4 {
+		return false
+	}
+	return s.cfg.Hears == nil || s.cfg.Hears(binary.BigEndian.Uint32(body))
 }
 
 func (s *Session) complete(head expectation, want kind, got byte) (bool, error) {
@@ -279,6 +288,8 @@ func (s *Session) failed(head expectation, msg []byte, out *Output) (bool, error
 		forward = false
 	case expectBind, expectDescribe:
 		forward = !s.distrust(head, body, out)
+	case expectQuery:
+		s.undo(head, true) // a DEALLOCATE that failed
 	}
 	if head.kind.extended() {
 		s.skipToSync()
@@ -343,6 +354,13 @@ func (s *Session) undo(e expectation, struck bool) {
 		}
 	case expectOurClose:
 		if s.server.byText[e.named.text] == nil {
+			s.server.insert(e.named)
+		}
+	case expectQuery:
+		if e.before.defined() && !s.statements[e.name].defined() {
+			s.define(e.name, e.before)
+		}
+		if e.named != nil && s.server.byText[e.named.text] == nil {
 			s.server.insert(e.named)
 		}
 	case expectClose, answerClose:

@@ -36,6 +36,9 @@ type Config struct {
 	// session and feeds Postgres's random().
 	Role string
 	Seed uint64
+	// Hears says whether notifications of a server process are for this session; nil hears all. Postgres delivers them
+	// to whoever listens in the same database.
+	Hears func(process uint32) bool
 	// MaxStatementBytes bounds the text of one prepared statement, MaxStatements their number in this session.
 	MaxStatementBytes, MaxStatements int
 }
