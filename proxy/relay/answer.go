@@ -72,6 +72,7 @@ func (s *Session) ask(out *Output) {
 			sql.WriteString(part.sql)
 		}
 	}
+	s.asked, s.leaves, s.asking = s.leaves, 0, true
 	s.answer = answer{settings: make(map[string]string)}
 	out.ToServer.keep(s.ownQuery(out.ToServer.own(), sql.String(), expectAnswer))
 }
@@ -118,8 +119,8 @@ func cutColumn(b []byte) (value string, rest []byte, null, ok bool) {
 
 // takeAnswer makes what Postgres said the session's own. A setting that is no longer set falls back to what the
 // client asked for at its start, as RESET does without a proxy.
-func (s *Session) takeAnswer() {
-	s.leaves = 0
+func (s *Session) takeAnswer(out *Output) {
+	s.asked, s.asking = 0, false
 	if s.answer.failed {
 		s.newPins |= PinUnknown &^ s.pins
 		s.pins |= PinUnknown
@@ -138,4 +139,7 @@ func (s *Session) takeAnswer() {
 	}
 	s.desired = NewPairs(s.answer.settings)
 	s.answer = answer{}
+	if s.pins != 0 && s.server.applied != s.desired {
+		s.applySettings(out) // there is no next connection on which it would be done
+	}
 }

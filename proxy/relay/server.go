@@ -144,7 +144,7 @@ func (s *Session) serverMessage(kind byte, msg []byte, out *Output) (forward boo
 
 // hears reports whether a notification is for the client: it listens, and the sender may be heard.
 func (s *Session) hears(body []byte) bool {
-	if s.pins&PinListen == 0 && s.leaves&traitListen == 0 || len(body) < 4 {
+	if s.pins&PinListen == 0 && (s.leaves|s.asked)&traitListen == 0 || len(body) < 4 {
 		return false
 	}
 	return s.cfg.Hears == nil || s.cfg.Hears(binary.BigEndian.Uint32(body))
@@ -236,7 +236,7 @@ func (s *Session) ready(head expectation, msg []byte, out *Output) (bool, error)
 		return false, nil
 	case expectAnswer:
 		s.queue.pop()
-		s.takeAnswer()
+		s.takeAnswer(out)
 		return false, nil
 	case expectQuery, expectFunction, expectSync:
 		s.queue.pop()

@@ -10,7 +10,8 @@ const (
 	// Attach: the next client message needs a server connection. Get one, call Attach, offer the rest again; or
 	// call Refuse, and offer the rest again.
 	Attach
-	// Hold: too many answers are outstanding. Offer the rest again after the next FromServer.
+	// Hold: the next message depends on an answer that is outstanding, or too many are. Offer the rest again after the
+	// next FromServer.
 	Hold
 	// Terminate: the client said goodbye.
 	Terminate
@@ -73,6 +74,8 @@ type Session struct {
 	settling int   // Queries of ours that bring the connection to the session, under way
 
 	leaves  traits   // what may have been left behind since Postgres was last asked
+	asked   traits   // what the open question is about
+	asking  bool     // a question of ours is open; the client's next message waits, as it may depend on the answer
 	customs []string // custom settings this session has named
 	answer  answer
 	pins    Pins
@@ -98,7 +101,7 @@ func (s *Session) Attached() bool { return s.server != nil }
 // Shares reports whether the session runs on connections that tenants share.
 func (s *Session) Shares() bool { return s.cfg.Role != "" }
 
-// Busy reports whether the server owes the client an answer.
+// Busy reports whether the server owes an answer.
 func (s *Session) Busy() bool { return s.queue.len() > 0 || s.unsynced && !s.skipping }
 
 // MidFrame reports whether the client stopped inside a message.
@@ -107,7 +110,7 @@ func (s *Session) MidFrame() bool { return s.clientRest > 0 }
 // Clean reports whether the server connection may serve another session now.
 func (s *Session) Clean() bool {
 	return s.queue.len() == 0 && s.status == 'I' && !s.unsynced && !s.skipping && !s.doubtful && !s.fatal &&
-		s.pins == 0 && s.leaves == 0 && s.serverRest == 0 && (s.clientRest == 0 || s.dropRest)
+		s.pins == 0 && s.leaves == 0 && !s.asking && s.serverRest == 0 && (s.clientRest == 0 || s.dropRest)
 }
 
 // SawFatal reports whether the server ended the connection with a FATAL error, which the client has been told.
