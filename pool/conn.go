@@ -47,7 +47,7 @@ type Conn struct {
 	place     element[*Conn] // in server.idle
 	inGroup   element[*Conn] // in group.idle, when it is shared
 	idleSince time.Time
-	doubtful  bool // to be checked before it is used
+	doubtful  bool // to be checked before it is used; whoever leases the connection does, outside the mutex
 }
 
 func newConn(dialed *pgconn.HijackedConn, p *targetPool, epoch int, o *Options) *Conn {
@@ -81,7 +81,7 @@ func (c *Conn) Target() Target { return c.pool.target }
 func (c *Conn) PID() uint32 { return c.dialed.PID }
 
 // Release ends the lease of a connection that is at ReadyForQuery "idle" and owes nothing: the target's first waiter
-// gets it, or one of a target that shares it, or it turns idle, or it is closed when it is too old, drained, or more
+// gets it, or that of a target that shares it, or it turns idle, or it is closed when it is too old, drained, or more
 // needed by another target. It does not block. It panics when the connection is not leased.
 func (c *Conn) Release() {
 	c.endLease()
@@ -133,6 +133,12 @@ func (a addressOnly) Close() error                     { panic("pool: not a sock
 func (a addressOnly) SetDeadline(time.Time) error      { panic("pool: not a socket") }
 func (a addressOnly) SetReadDeadline(time.Time) error  { panic("pool: not a socket") }
 func (a addressOnly) SetWriteDeadline(time.Time) error { panic("pool: not a socket") }
+
+// usable checks a connection that was just leased, if there is any doubt about it.
+func (c *Conn) usable() bool {
+	c.doubtful = c.doubtful && !c.alive()
+	return !c.doubtful
+}
 
 // alive reports whether an idle connection can be leased: the server has neither closed it nor said anything.
 func (c *Conn) alive() bool { return c.socket != nil && silent(c.socket) }

@@ -40,6 +40,42 @@ func (s *server) audit() error {
 	check(live == s.live, "%d live targets, %d counted", live, s.live)
 	check(s.used == s.max || s.next() == nil, "a free slot while %v waits", s.next())
 	check(s.idle.size == 0 || s.next() == nil || s.used < s.max || !s.wake.IsZero(), "idle connections beside waiters, and no timer")
+	return errors.Join(append(errs, s.auditGroups())...)
+}
+
+// auditGroups checks what is kept of targets that share their connections.
+func (s *server) auditGroups() error {
+	var errs []error
+	sharing, idle := map[*group]int{}, map[*group]int{}
+	for t, p := range s.targets {
+		if t.Shared != (p.group != nil) || t.Shared && s.groups[t.groupKey()] != p.group {
+			errs = append(errs, fmt.Errorf("%v is in the wrong group", t))
+		}
+		if p.group != nil {
+			sharing[p.group]++
+			idle[p.group] += p.idle
+		}
+	}
+	for key, g := range s.groups {
+		wants := 0
+		for size := range g.wanting {
+			for p := range g.wanting[size].all() {
+				wants++
+				if p.size != size || !p.uncovered() || p.full() {
+					errs = append(errs, fmt.Errorf("%v is in the list of size %d", p.target, size))
+				}
+			}
+		}
+		if g.targets == 0 || g.targets != sharing[g] || g.wants != wants || g.idle.size != idle[g] {
+			errs = append(errs, fmt.Errorf("%v: %d targets, %d idle, %d want more; there are %d, %d, %d", key, g.targets, g.idle.size, g.wants, sharing[g], idle[g], wants))
+		}
+		if g.idle.size > 0 && g.next() != nil {
+			errs = append(errs, fmt.Errorf("%v: an idle connection while %v waits", key, g.next().target))
+		}
+	}
+	if len(s.spare) > mostSpare {
+		errs = append(errs, fmt.Errorf("%d spare pools", len(s.spare)))
+	}
 	return errors.Join(errs...)
 }
 

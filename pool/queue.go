@@ -33,7 +33,7 @@ type targetPool struct {
 	server *server
 	target Target // of another one when the pool is used again
 	group  *group // nil when the target's connections are not shared
-	limit  int // most connections, as the last Acquire said; 0 = none of its own
+	limit  int    // most connections, as the last Acquire said; 0 = none of its own
 
 	// connections holds the states and the stack of idle connections. It is only called under server.mu, with the
 	// outcome known, so that none of its calls waits: its constructor adopts what has been dialled before.
@@ -50,7 +50,7 @@ type targetPool struct {
 	live        bool // counted in server.live
 	place       element[*targetPool]
 	inGroup     element[*targetPool] // in one of the group's lists
-	hungrySince time.Time // when it came into server.empty
+	hungrySince time.Time            // when it came into server.empty
 }
 
 // mostSpare bounds the pools that are kept for targets to come: making one costs about ten allocations, and tenants

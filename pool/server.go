@@ -59,7 +59,7 @@ func (s *server) acquire(ctx context.Context, t Target, limit int) (*Conn, error
 		case c == nil:
 			return nil, ErrClosed
 		}
-		if !c.doubtful || c.alive() {
+		if c.usable() {
 			s.metrics.AcquireWaited(t.Tenant, waited)
 			return c, nil
 		}
@@ -74,7 +74,7 @@ func (s *server) tryAcquire(t Target, limit int) (*Conn, bool) {
 		switch {
 		case c == nil:
 			return nil, false
-		case !c.doubtful || c.alive():
+		case c.usable():
 			s.metrics.AcquireWaited(t.Tenant, 0)
 			return c, true
 		}
@@ -129,7 +129,7 @@ func (s *server) lease(p *targetPool, now time.Time) *Conn {
 	case p.idle > 0:
 		c = p.take(s.life).Value()
 		s.unlist(c)
-		c.doubtful = s.doubts(c, now)
+		s.doubt(c, now)
 	case p.group == nil || p.waiters.size > 0 || p.full():
 		return nil
 	default:
@@ -142,9 +142,9 @@ func (s *server) lease(p *targetPool, now time.Time) *Conn {
 	return c
 }
 
-// doubts reports whether an idle connection has to be checked before it is used.
-func (s *server) doubts(c *Conn, now time.Time) bool {
-	return now.Sub(c.idleSince) > alwaysFresh || c.idleSince.Before(s.doubted)
+// doubt notes whether a connection that was idle has to be checked before it is used.
+func (s *server) doubt(c *Conn, now time.Time) {
+	c.doubtful = c.doubtful || now.Sub(c.idleSince) > alwaysFresh || c.idleSince.Before(s.doubted)
 }
 
 // release ends a lease for good or passes the connection on.
@@ -152,7 +152,6 @@ func (s *server) release(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	c.doubtful = false
 	if s.unfit(c, now) {
 		s.retire(c, nil)
 		return

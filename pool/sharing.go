@@ -159,7 +159,7 @@ func (s *server) borrow(p *targetPool, now time.Time) *Conn {
 			s.retire(c, nil)
 			continue
 		}
-		c.doubtful = s.doubts(c, now)
+		s.doubt(c, now)
 		s.move(c, p)
 		return c
 	}
