@@ -78,6 +78,7 @@ func TestTheConnectionUsedLastIsLeasedFirstWithItsState(t *testing.T) {
 
 func TestTheIdleConnectionUsedLeastRecentlyMakesRoom(t *testing.T) {
 	b := newBench(t, 2)
+	b.options.Quantum = time.Minute // no connection is old enough to be given up for its age
 	set, targets := b.set(), b.tenants(3)
 	for _, target := range targets[:2] {
 		acquire(t, set, target, 0).Release()
