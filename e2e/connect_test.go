@@ -159,4 +159,3 @@ func occupy(t testing.TB, conn *pgx.Conn) string {
 	t.Helper()
 	return query(t, conn, "BEGIN; SELECT pg_backend_pid()")
 }
-

@@ -61,10 +61,21 @@ func theSite(t *testing.T) *site {
 			return
 		}
 		if log := shared.proxy.logged(); len(log) > seen {
-			t.Logf("the shared proxy said:\n%s", lastLines(log[seen:], 40))
+			t.Logf("the shared proxy said:\n%s", lastLines(remarkable(log[seen:]), 20))
 		}
 	})
 	return shared
+}
+
+// remarkable leaves out the sessions that ended as clients wanted them to.
+func remarkable(log string) string {
+	var kept strings.Builder
+	for line := range strings.Lines(log) {
+		if !strings.Contains(line, "reason=client_closed") {
+			kept.WriteString(line)
+		}
+	}
+	return kept.String()
 }
 
 func (s *site) start(ctx context.Context, cluster *localpg.Cluster) error {

@@ -176,7 +176,11 @@ func packet(code uint32, body ...byte) []byte {
 	return append(binary.BigEndian.AppendUint32(b, code), body...)
 }
 
-// startup is a StartupMessage of the given version.
+// startup is a StartupMessage of the given version; parameters are names and values in turn.
 func startup(version uint32, parameters ...string) []byte {
-	return packet(version, []byte(strings.Join(append(parameters, "", ""), "\x00"))[:max(1, len(strings.Join(parameters, "\x00"))+2)]...)
+	var body []byte
+	for _, text := range parameters {
+		body = append(append(body, text...), 0)
+	}
+	return packet(version, append(body, 0)...)
 }

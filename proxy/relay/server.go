@@ -306,12 +306,17 @@ func (s *Session) distrust(head expectation, body []byte, out *Output) bool {
 	switch field(body, 'C') {
 	case "26000": // the server does not have it, whatever we believed
 		s.server.forget(head.named)
-		out.ToClient.keep(noSuchStatement([]byte(head.name)).Append(out.ToClient.own()))
-		return true
 	case "0A000": // cached plan must not change result type
 		s.server.abandon(head.named)
 	}
-	return false
+	ours := []byte(`"` + head.named.name + `"`)
+	if !bytes.Contains(body, ours) {
+		return false
+	}
+	b, at := begin(out.ToClient.own(), 'E')
+	b = append(b, bytes.ReplaceAll(body, ours, []byte(`"`+head.name+`"`))...)
+	out.ToClient.keep(end(b, at))
+	return true
 }
 
 // skipToSync takes back what the messages before the next Sync would have done: the server ignores them.
