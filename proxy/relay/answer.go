@@ -45,7 +45,9 @@ const (
 		` WHERE source OPERATOR(pg_catalog.=) 'session' AND name OPERATOR(pg_catalog.!~~) 'transaction%'`
 	askListen    = ` UNION ALL SELECT '', 'listen' WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels())`
 	askTemporary = ` UNION ALL SELECT '', 'temporary' WHERE EXISTS (SELECT FROM pg_catalog.pg_class` +
-		` WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())`
+		` WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())` +
+		` OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())` +
+		` OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())`
 	askHold     = ` UNION ALL SELECT '', 'hold' WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)`
 	askAdvisory = ` UNION ALL SELECT '', 'advisory' WHERE EXISTS (SELECT FROM pg_catalog.pg_locks` +
 		` WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())`

@@ -10,7 +10,7 @@ import (
 type traits uint8
 
 const (
-	traitSettings traits = 1 << iota // SET, RESET, set_config
+	traitSettings traits = 1 << iota // SET, RESET, set_config, an UPDATE of pg_settings
 	traitTemporary
 	traitHold
 	traitAdvisory
@@ -26,6 +26,10 @@ func scan(text []byte) traits {
 		switch text[i] | 0x20 {
 		case 's':
 			if startsFold(text[i:], "set_config") {
+				found |= traitSettings
+			}
+		case 'p':
+			if startsFold(text[i:], "pg_settings") { // it can be updated
 				found |= traitSettings
 			}
 		case 't':
@@ -76,8 +80,10 @@ func startsWord(text []byte, i int) bool {
 // tagTraits reads a CommandComplete tag.
 func tagTraits(tag []byte) traits {
 	switch string(tag) {
-	case "SET", "RESET", "DO", "CALL":
+	case "SET", "RESET":
 		return traitSettings
+	case "DO", "CALL": // whatever is inside
+		return traitSettings | traitTemporary | traitHold | traitListen | traitPrepare
 	case "LISTEN":
 		return traitListen
 	case "PREPARE":
