@@ -5,12 +5,16 @@
 // a tenant's role. It does not define the registry's tables (package registry does), store a password anywhere, or
 // take any part in a session: the proxy works without it, and with rights that could not do what it does.
 //
-// The one invariant: whatever is asked for happens in one transaction, so it is there completely or not at all. A
-// tenant's role has rights on its own schema and on nothing else of any tenant or of the registry.
+// The one invariant: whatever is asked for is there completely or not at all. A tenant's role has rights on its own
+// schema and on nothing else of any tenant or of the registry. Everything happens in one transaction, but for a
+// tenant's own database, which Postgres cannot create in one: that is made beside it, marked as unfinished and closed
+// to everybody, and the transaction that registers the tenant opens it. What fails is dropped at once, what is
+// killed by the next run for the same tenant.
 //
-// Two advisory locks order the work within a database. Init holds the gate exclusively and everything else holds
-// it shared; the steps that change a shared row, the access lists of the database and of the schemas public and
-// ext, take the second one last, so that tenants are created side by side until then.
+// Advisory locks order the work within a database. Init holds the gate exclusively and everything else holds it
+// shared; the steps that change a shared row, the access lists of the database and of the schemas public and ext,
+// take the second one last, so that tenants are created side by side until then. Each tenant has two of its own:
+// the first is its creation's, taken before the second, which covers what is done beside the transaction.
 //
 // Privileges: https://www.postgresql.org/docs/current/ddl-priv.html, roles:
 // https://www.postgresql.org/docs/current/user-manag.html

@@ -38,8 +38,14 @@ func (r recorder) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.Tra
 			return literal(data.Args[n-1])
 		})
 	}
-	r(verifierPattern.ReplaceAllLiteralString(sql, "SCRAM-SHA-256$[redacted]") + ";")
+	r(shown(sql))
 	return ctx
+}
+
+// shown is a statement as a dry run shows it.
+func shown(sql string) string {
+	sql = strings.TrimRight(strings.TrimSpace(sql), ";")
+	return verifierPattern.ReplaceAllLiteralString(sql, "SCRAM-SHA-256$[redacted]") + ";"
 }
 
 // TraceQueryEnd implements pgx.QueryTracer.

@@ -29,7 +29,7 @@ func invalid(format string, args ...any) error {
 // ConflictError says that an object stands where a new one would go and is not known to the registry. Nothing is
 // adopted silently: it may hold somebody's data, or rights that a tenant must not have.
 type ConflictError struct {
-	Object string // "schema", "role"
+	Object string // "schema", "role", "database"
 	Name   string
 	Reason string
 }
@@ -61,5 +61,7 @@ const (
 	foreignKeyViolation = "23503"
 	duplicateObject     = "42710"
 	duplicateSchema     = "42P06"
+	duplicateDatabase   = "42P04"
+	dependentObjects    = "2BP01"
 	lockNotAvailable    = "55P03"
 )

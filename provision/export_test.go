@@ -1,12 +1,15 @@
 package provision
 
+import "github.com/docex-proxy/docex-proxy/registry"
+
 // AfterStep has a function run after each step of each transaction; its error ends the transaction.
 func (p *Provisioner) AfterStep(run func(name string) error) { p.afterStep = run }
 
-// StepNames lists the steps of CreateTenant.
-func StepNames() []string {
+// StepNames lists the steps of CreateTenant at a level.
+func StepNames(level registry.Isolation) []string {
 	var names []string
-	for _, s := range (&creation{}).steps() {
+	c := &creation{tenant: &registry.Tenant{Route: &registry.Route{Isolation: level}}}
+	for _, s := range c.steps() {
 		names = append(names, s.name)
 	}
 	return names

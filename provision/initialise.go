@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -28,15 +29,19 @@ type InitRequest struct {
 	// NewKey says that the key has been drawn for this request, so that no role which exists can match it. It
 	// matters where the stored verifiers cannot be read and compared.
 	NewKey bool
+	// Harden is the hardening to add; "" is HardenNone. What an earlier run has hardened stays so.
+	Harden Hardening
 }
 
 // InitResult says what Init found and did.
 type InitResult struct {
 	Database     string
-	Created      bool     // the system tenant was not in the registry before
-	RolesCreated []string // of docex_owner, docex_pool, docex_registry
-	RolesRekeyed []string // those and the tenants' roles, when asked for
-	RegistryDSN  string   // for the proxy's configuration; without a password, which it derives
+	Created      bool      // the system tenant was not in the registry before
+	RolesCreated []string  // of docex_owner, docex_pool, docex_registry
+	RolesRekeyed []string  // those and the tenants' roles, when asked for
+	Hardening    Hardening // of the database, now
+	RightsTaken  int       // by hardening, from PUBLIC
+	RegistryDSN  string    // for the proxy's configuration; without a password, which it derives
 }
 
 // Init creates what the proxy and docexctl need in a database: the registry's tables, the system tenant with its
@@ -44,10 +49,14 @@ type InitResult struct {
 // the database and on schema public away. It can run again, also over a system tenant that DocEX has made, and then
 // completes what is missing.
 //
-// Errors: *KeyMismatchError, *ConflictError for a role that is not ours, or what Postgres said.
+// Errors: *InvalidRequestError, *KeyMismatchError, *ConflictError for a role that is not ours, or what Postgres said.
 func (p *Provisioner) Init(ctx context.Context, r InitRequest) (InitResult, error) {
 	if r.Actor == "" {
 		r.Actor = systemActor
+	}
+	withDefault(&r.Harden, HardenNone)
+	if r.Harden != HardenNone && r.Harden != HardenLight {
+		return InitResult{}, invalid("unknown hardening %q: %s or %s", r.Harden, HardenNone, HardenLight)
 	}
 	if err := checkText("created-by", r.Actor); err != nil {
 		return InitResult{}, err
@@ -79,9 +88,11 @@ func (i *initialisation) steps() []step {
 		{"wait for the registry's lock", i.enterAlone},
 		{"create the roles", i.createRoles},
 		{"create the registry's tables", i.migrateRegistry},
+		{"let the registry's triggers notify", i.letTriggersNotify},
 		{"create the system tenant's tables", func(ctx context.Context) error { return i.createBusinessTables(ctx, systemSchema) }},
 		{"register the system tenant", i.registerSystemTenant},
 		{"set the rights", i.setRights},
+		{"harden the catalogs", i.hardenCatalogs},
 		{"set the passwords anew", i.rekey},
 		{"write the audit trail", i.recordEvent},
 	}
@@ -111,7 +122,7 @@ func (i *initialisation) createRoles(ctx context.Context) error {
 		if role.login {
 			verifier = derivedVerifier(i.key, role.name, firstGeneration)
 		}
-		if err := i.createRole(ctx, role.name, verifier); err != nil {
+		if err := i.createRole(ctx, role.name, role.login, verifier); err != nil {
 			return err
 		}
 		i.result.RolesCreated = append(i.result.RolesCreated, role.name)
@@ -142,6 +153,34 @@ func (i *initialisation) migrateRegistry(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// letTriggersNotify makes the registry's triggers independent of who writes to it. They call pg_notify(), which
+// hardening takes from PUBLIC; docex_owner, whom they run as, keeps it. It is done at every run, since the registry's
+// files define the functions anew, and also unhardened: somebody may harden the database by hand.
+func (i *initialisation) letTriggersNotify(ctx context.Context) error {
+	var sql strings.Builder
+	for _, function := range []string{"notify_tenant()", "notify_login()", "notify_everything()"} {
+		function = "FUNCTION docex_system." + function
+		fmt.Fprintf(&sql, "ALTER %s OWNER TO %s;\nALTER %[1]s SECURITY DEFINER;\nREVOKE EXECUTE ON %[1]s FROM PUBLIC;\n", function, OwnerRole)
+	}
+	return i.exec(ctx, sql.String()+"GRANT EXECUTE ON FUNCTION pg_catalog.pg_notify(text, text) TO "+OwnerRole)
+}
+
+func (i *initialisation) hardenCatalogs(ctx context.Context) error {
+	if i.request.Harden == HardenLight {
+		taken, err := i.harden(ctx)
+		if err != nil {
+			return err
+		}
+		i.result.RightsTaken = taken
+	}
+	hardened, err := i.hardened(ctx)
+	i.result.Hardening = HardenNone
+	if hardened {
+		i.result.Hardening = HardenLight
+	}
+	return err
 }
 
 // registerSystemTenant writes the row that DocEX's BootstrapTenantManager writes. It has no route: nobody is ever
@@ -223,12 +262,13 @@ SELECT rolname, generation
 }
 
 func (i *initialisation) recordEvent(ctx context.Context) error {
-	if !i.result.Created && len(i.result.RolesCreated) == 0 && len(i.result.RolesRekeyed) == 0 {
+	if !i.result.Created && len(i.result.RolesCreated) == 0 && len(i.result.RolesRekeyed) == 0 && i.result.RightsTaken == 0 {
 		return nil
 	}
 	detail := struct {
 		RolesCreated []string `json:"roles_created,omitempty"`
 		RolesRekeyed int      `json:"roles_rekeyed,omitempty"`
-	}{i.result.RolesCreated, len(i.result.RolesRekeyed)}
+		RightsTaken  int      `json:"rights_taken,omitempty"`
+	}{i.result.RolesCreated, len(i.result.RolesRekeyed), i.result.RightsTaken}
 	return registry.InsertEvent(ctx, i.tx, registry.SystemTenantID, "init", i.request.Actor, detail)
 }

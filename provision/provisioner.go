@@ -15,6 +15,8 @@ import (
 const (
 	connectTimeout  = 10 * time.Second
 	rollbackTimeout = 5 * time.Second
+	// clearPatience bounds what is done after a failure: dropping a database makes Postgres write a checkpoint.
+	clearPatience = time.Minute
 	// lockTimeout bounds the wait for a lock. A tenant can hold its own role's row in an open transaction, and
 	// whoever waits for a lock makes others wait behind it.
 	lockTimeout = "5s"
@@ -27,20 +29,22 @@ const (
 	// The two-part keys have a space of their own in Postgres; the second part is the name's hash. Two names that
 	// share one wait for each other, which costs time and nothing else.
 	tenantLockClass int32 = 0x646f6301
+	sideLockClass   int32 = 0x646f6302
 )
 
 // Options are what a Provisioner works with. DSN and, except for logins, Key are required.
 type Options struct {
 	// DSN of the database that holds, or shall hold, registry and tenants, as a superuser. After Init, a role
-	// with CREATEROLE and the membership of docex_owner, admin option included, can create tenants and logins. An
-	// empty DSN means libpq's environment variables.
+	// with CREATEROLE and the membership of docex_owner, admin option included, can create tenants and logins; it
+	// needs CREATEDB for tenants with a database of their own. An empty DSN means libpq's environment variables.
 	DSN    string
 	Key    secret.Key
 	Logger *slog.Logger     // nil: nothing is logged
 	Now    func() time.Time // nil: time.Now
 
 	// DryRun, when set, gets each statement that changes something, without verifiers, and every transaction is
-	// rolled back at its end. Its locks are real while it runs.
+	// rolled back at its end. Its locks are real while it runs. What a transaction could not take back is not
+	// run at all, only handed over.
 	DryRun func(statement string)
 }
 
@@ -78,7 +82,7 @@ type step struct {
 
 // transact connects, runs the steps that begin returns in one transaction, and commits it.
 func (p *Provisioner) transact(ctx context.Context, begin func(*work) []step) error {
-	conn, err := p.connect(ctx)
+	conn, err := p.connect(ctx, "")
 	if err != nil {
 		return err
 	}
@@ -121,10 +125,14 @@ func (p *Provisioner) runStep(ctx context.Context, s step) error {
 	}
 }
 
-func (p *Provisioner) connect(ctx context.Context) (*pgx.Conn, error) {
+// connect connects to a database of the DSN's server; "" is the DSN's own.
+func (p *Provisioner) connect(ctx context.Context, database string) (*pgx.Conn, error) {
 	config, err := pgx.ParseConfig(p.dsn)
 	if err != nil {
 		return nil, err // pgx leaves the password out of it
+	}
+	if database != "" {
+		config.Database = database
 	}
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = connectTimeout
@@ -155,14 +163,18 @@ func rollbackDetached(ctx context.Context, tx pgx.Tx) {
 // work is one transaction under way.
 type work struct {
 	tx          pgx.Tx
+	show        func(statement string) // not nil: statements are shown instead of run, and there is no tx
 	registryDSN string
 	database    string // current_database()
+	user        string // session_user
 	superuser   bool   // the session's own role is one
+	version     int    // server_version_num
 }
 
 func (w *work) start(ctx context.Context) error {
-	err := w.tx.QueryRow(ctx, `SELECT current_database(), rolsuper FROM pg_roles WHERE rolname = session_user`).
-		Scan(&w.database, &w.superuser)
+	err := w.tx.QueryRow(ctx, `
+SELECT current_database(), rolname, rolsuper, current_setting('server_version_num')::integer
+  FROM pg_roles WHERE rolname = session_user`).Scan(&w.database, &w.user, &w.superuser, &w.version)
 	if err != nil {
 		return fmt.Errorf("read the session's role: %w", err)
 	}
@@ -171,12 +183,19 @@ func (w *work) start(ctx context.Context) error {
 
 // exec runs statements that take no parameters; several are separated by semicolons.
 func (w *work) exec(ctx context.Context, sql string) error {
+	if w.show != nil {
+		w.show(sql)
+		return nil
+	}
 	_, err := w.tx.Exec(ctx, sql)
 	return err
 }
 
 // lock takes an advisory lock until the transaction's end.
 func (w *work) lock(ctx context.Context, function string, key ...any) error {
+	if w.show != nil {
+		return nil
+	}
 	sql := "SELECT " + function + "($1)"
 	if len(key) == 2 {
 		sql = "SELECT " + function + "($1, hashtext($2))"

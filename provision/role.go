@@ -14,12 +14,15 @@ import (
 // The roles that Init creates, once per cluster.
 const (
 	OwnerRole    = "docex_owner"    // NOLOGIN; owns the tenants' schemas, so that no tenant can drop or grant its own
-	PoolRole     = "docex_pool"     // LOGIN without any right
+	PoolRole     = "docex_pool"     // LOGIN without any right; may become the roles of tenants at level trusted
 	RegistryRole = "docex_registry" // LOGIN; the proxy's registry connection, which may only read
 )
 
 // firstGeneration is the generation of a derived password before any rotation.
 const firstGeneration = 1
+
+// membershipOptions is the server_version_num since which GRANT of a role says what the member may do with it.
+const membershipOptions = 160000
 
 // noPowers is what every role of the project is created with.
 const noPowers = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
@@ -40,11 +43,14 @@ func derivedVerifier(key secret.Key, role string, generation int) string {
 	return scram.NewVerifier(key.Password(role, generation)).String()
 }
 
-// createRole creates a role without powers. verifier "" is for a role that cannot log in.
-func (w *work) createRole(ctx context.Context, name, verifier string) error {
+// createRole creates a role without powers. verifier "" is for a role without a password.
+func (w *work) createRole(ctx context.Context, name string, login bool, verifier string) error {
 	attributes := noPowers + " NOINHERIT NOLOGIN"
+	if login {
+		attributes = noPowers + " NOINHERIT LOGIN"
+	}
 	if verifier != "" {
-		attributes = noPowers + " NOINHERIT LOGIN CONNECTION LIMIT -1 PASSWORD " + quoteLiteral(verifier)
+		attributes += " CONNECTION LIMIT -1 PASSWORD " + quoteLiteral(verifier)
 	}
 	return w.exec(ctx, "CREATE ROLE "+quote(name)+" "+attributes)
 }

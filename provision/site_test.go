@@ -3,7 +3,6 @@ package provision_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/url"
 	"os"
 	"strings"
@@ -32,7 +31,7 @@ type site struct {
 func newSite(tb testing.TB) *site {
 	tb.Helper()
 	maintenance := pgtest.Cluster(tb).DSN("postgres")
-	tb.Cleanup(func() { dropRoles(tb, maintenance) }) // registered first, runs last: their database is gone then
+	tb.Cleanup(func() { dropEverything(tb, maintenance) }) // registered first, runs last: the test's database is gone then
 	s := &site{dsn: pgtest.Database(tb), key: secret.New()}
 	s.Provisioner = s.with(s.key)
 	s.conn = connect(tb, s.dsn)
@@ -55,7 +54,12 @@ func (s *site) with(key secret.Key) *provision.Provisioner {
 
 func (s *site) create(tb testing.TB, id registry.TenantID) *registry.Tenant {
 	tb.Helper()
-	tenant, err := s.CreateTenant(tb.Context(), provision.TenantRequest{ID: id})
+	return s.createAt(tb, id, registry.IsolationRole)
+}
+
+func (s *site) createAt(tb testing.TB, id registry.TenantID, level registry.Isolation) *registry.Tenant {
+	tb.Helper()
+	tenant, err := s.CreateTenant(tb.Context(), provision.TenantRequest{ID: id, Isolation: level})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -82,6 +86,25 @@ func (s *site) login(tb testing.TB, role, password string) string {
 	}
 	dsn.User = url.UserPassword(role, password)
 	return dsn.String()
+}
+
+// in returns a DSN with another database.
+func in(tb testing.TB, database, dsn string) string {
+	tb.Helper()
+	parsed, err := url.Parse(dsn)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	parsed.Path = "/" + database
+	return parsed.String()
+}
+
+// provisioner is a role that is no superuser and may do what the documentation says it needs.
+func (s *site) provisioner(tb testing.TB, attributes string) *provision.Provisioner {
+	tb.Helper()
+	execute(tb, s.conn, "CREATE ROLE provisioner LOGIN CREATEROLE "+attributes+" PASSWORD 'secret'; GRANT docex_owner TO provisioner WITH ADMIN OPTION")
+	execute(tb, s.conn, "GRANT CONNECT ON DATABASE "+s.conn.Config().Database+" TO provisioner")
+	return provision.New(provision.Options{DSN: s.login(tb, "provisioner", "secret"), Key: s.key})
 }
 
 // as connects as a role with the password that is derived from the site's key.
@@ -141,7 +164,11 @@ func (s *site) snapshot(tb testing.TB) string {
 		`SELECT nspname || ' ' || nspowner::regrole || ' ' || coalesce(nspacl::text, '-') FROM pg_namespace WHERE nspname !~ '^pg_' ORDER BY 1`,
 		`SELECT relnamespace::regnamespace || '.' || relname || ' ' || relowner::regrole || ' ' || coalesce(relacl::text, '-') FROM pg_class
 		  WHERE relnamespace::regnamespace::text !~ '^(pg_|information_schema)' ORDER BY 1`,
-		`SELECT coalesce(datacl::text, '-') FROM pg_database WHERE datname = current_database()`,
+		`SELECT datname || ' ' || datdba::regrole || ' ' || datconnlimit || ' ' || coalesce(datacl::text, '-') FROM pg_database ORDER BY 1`,
+		`SELECT classoid::regclass || ' ' || objoid || ' ' || description FROM pg_shdescription ORDER BY 1`,
+		`SELECT oid::regclass || ' ' || coalesce(relacl::text, '-') FROM pg_class WHERE relnamespace = 'pg_catalog'::regnamespace ORDER BY 1`,
+		`SELECT oid::regprocedure || ' ' || proowner::regrole || ' ' || prosecdef || ' ' || coalesce(proacl::text, '-') FROM pg_proc
+		  WHERE pronamespace = 'pg_catalog'::regnamespace AND proacl IS NOT NULL OR pronamespace::regnamespace::text = 'docex_system' ORDER BY 1`,
 	}
 	if len(lines(tb, s.conn, `SELECT 'x' WHERE to_regclass('docex_system.tenant_event') IS NOT NULL`)) > 0 {
 		for _, table := range []string{"tenant_registry", "tenant_route", "proxy_login", "proxy_login_tenant", "tenant_event"} {
@@ -155,25 +182,28 @@ func (s *site) snapshot(tb testing.TB) string {
 	return strings.Join(all, "\n")
 }
 
-// dropRoles drops all roles but the cluster's own. Locks and sessions of the test are gone by then.
-func dropRoles(tb testing.TB, maintenance string) {
+// dropEverything drops the tenants' own databases and all roles but the cluster's own. Locks and sessions of the test
+// are gone by then.
+func dropEverything(tb testing.TB, maintenance string) {
 	ctx := context.Background()
 	conn, err := pgx.Connect(ctx, maintenance)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	defer conn.Close(ctx)
-	rows, err := conn.Query(ctx, `SELECT rolname::text FROM pg_roles WHERE rolname <> current_user AND rolname !~ '^pg_'`)
+	rows, err := conn.Query(ctx, `
+SELECT format('DROP DATABASE %I', datname) FROM pg_database WHERE NOT datistemplate AND datname <> current_database()
+UNION ALL SELECT format('DROP ROLE %I', rolname) FROM pg_roles WHERE rolname <> current_user AND rolname !~ '^pg_' ORDER BY 1`)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	roles, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	statements, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		tb.Fatal(err)
 	}
-	for _, role := range roles {
-		if _, err := conn.Exec(ctx, fmt.Sprintf("DROP ROLE %q", role)); err != nil {
-			tb.Fatal(err)
+	for _, sql := range statements {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			tb.Fatal(sql, err)
 		}
 	}
 }

@@ -22,29 +22,33 @@ type TenantRequest struct {
 	ID             registry.TenantID
 	DisplayName    string             // "": the id
 	CreatedBy      string             // "": "cli_user", as DocEX writes
-	Isolation      registry.Isolation // "": role, the only level that this version provisions
+	Isolation      registry.Isolation // "": role; slot cannot be provisioned
+	Database       string             // of a tenant at level database, in the same server; "": the schema's name
 	Server         string             // the proxy's name of the server that DSN points to; "": "main"
 	IfNotExists    bool               // answer with the tenant that is there instead of ErrExists
 	SchemaTemplate string             // "": "tenant_{tenant_id}"; must be the one that DocEX is configured with
 }
 
 // CreateTenant creates a tenant as DocEX would, and what DocEX does not have: a login role that is confined to the
-// tenant's schema, and a route. All or nothing. The tenant can be used when it returns.
+// tenant's schema, and a route. All or nothing. The tenant can be used when it returns. At level trusted the shared
+// login docex_pool may become the role; at level database the schema is in a database of its own, and what a run
+// that was killed has left of one is dropped by the next run for the same tenant.
 //
 // Errors: *registry.InvalidTenantIDError, *InvalidRequestError, ErrExists (also for the loser of two that create the
-// same one), *ConflictError for a schema or role of that name, *KeyMismatchError, ErrNotInitialised.
+// same one), *ConflictError for a schema, role or database of that name, *KeyMismatchError, ErrNotInitialised.
 func (p *Provisioner) CreateTenant(ctx context.Context, r TenantRequest) (*registry.Tenant, error) {
 	c, err := newCreation(p, r)
 	if err != nil {
 		return nil, err
 	}
-	err = p.transact(ctx, func(w *work) []step {
-		c.work = w
-		c.tenant.Route.Database = w.database
-		return c.steps()
-	})
+	err = c.run(ctx)
+	if err != nil && c.marked && p.dryRun == nil {
+		if left := p.clearAfterFailure(ctx, c); left != nil {
+			err = errors.Join(err, fmt.Errorf("cleaning up failed, creating the tenant again will do it: %w", left))
+		}
+	}
 	if errors.Is(err, ErrExists) && r.IfNotExists {
-		return p.existingTenant(ctx, r.ID)
+		return p.existingTenant(ctx, r)
 	}
 	if err != nil {
 		return nil, err
@@ -60,6 +64,10 @@ type creation struct {
 	*Provisioner
 	tenant   *registry.Tenant
 	verifier string // of the role's derived password; made before the transaction, since it takes a while
+
+	left   leftovers // what refuseExisting has found of a run that was killed
+	side   *side     // nil until clearLeftovers needs one
+	marked bool      // something has been committed that bears the tenant's mark
 }
 
 func newCreation(p *Provisioner, r TenantRequest) (*creation, error) {
@@ -74,10 +82,14 @@ func newCreation(p *Provisioner, r TenantRequest) (*creation, error) {
 	withDefault(&r.CreatedBy, defaultCreatedBy)
 	withDefault(&r.Server, defaultServer)
 	withDefault(&r.Isolation, registry.IsolationRole)
-	if r.Isolation != registry.IsolationRole {
-		return nil, invalid("this version provisions isolation %q only, not %q", registry.IsolationRole, r.Isolation)
+	if err := checkIsolation(r); err != nil {
+		return nil, err
 	}
-	err = errors.Join(checkText("display-name", r.DisplayName), checkText("created-by", r.CreatedBy), checkText("server", r.Server))
+	if r.Isolation == registry.IsolationDatabase {
+		withDefault(&r.Database, schema)
+	}
+	err = errors.Join(checkText("display-name", r.DisplayName), checkText("created-by", r.CreatedBy),
+		checkText("server", r.Server), checkDatabaseName(r.Database))
 	if err != nil {
 		return nil, err
 	}
@@ -86,8 +98,10 @@ func newCreation(p *Provisioner, r TenantRequest) (*creation, error) {
 		Provisioner: p,
 		verifier:    derivedVerifier(p.key, role, firstGeneration),
 		tenant: &registry.Tenant{
-			ID:                r.ID,
-			DisplayName:       r.DisplayName,
+			ID:          r.ID,
+			DisplayName: r.DisplayName,
+			// At level database too: the tables are in a schema. DocEX's "database" is a SQLite file, with a path and
+			// without a schema, and DocEX would look for one.
 			IsolationStrategy: schemaStrategy,
 			SchemaName:        schema,
 			CreatedAt:         now,
@@ -97,6 +111,7 @@ func newCreation(p *Provisioner, r TenantRequest) (*creation, error) {
 				Status:           registry.StatusActive,
 				Isolation:        r.Isolation,
 				Server:           r.Server,
+				Database:         r.Database, // "": the registry's
 				Role:             role,
 				SecretGeneration: firstGeneration,
 				SchemaVersion:    schemaVersion,
@@ -107,10 +122,40 @@ func newCreation(p *Provisioner, r TenantRequest) (*creation, error) {
 	}, nil
 }
 
+func checkIsolation(r TenantRequest) error {
+	switch r.Isolation {
+	case registry.IsolationRole, registry.IsolationTrusted:
+		if r.Database != "" {
+			return invalid("a tenant at isolation %s is in the registry's database and cannot have %q: that takes isolation %s",
+				r.Isolation, r.Database, registry.IsolationDatabase)
+		}
+		return nil
+	case registry.IsolationDatabase:
+		return nil
+	default:
+		return invalid("this version provisions the isolation levels %s, %s and %s, not %q",
+			registry.IsolationRole, registry.IsolationTrusted, registry.IsolationDatabase, r.Isolation)
+	}
+}
+
+// run gives the connections back that it has opened, the transaction's first.
+func (c *creation) run(ctx context.Context) error {
+	defer c.closeSide(ctx)
+	return c.transact(ctx, func(w *work) []step {
+		c.work = w
+		withDefault(&c.tenant.Route.Database, w.database)
+		return c.steps()
+	})
+}
+
 func (c *creation) steps() []step {
+	if c.tenant.Route.Isolation == registry.IsolationDatabase {
+		return c.databaseSteps()
+	}
 	return []step{
 		{"wait for the tenant's lock", c.enterForTenant},
 		{"look for what exists", func(ctx context.Context) error { return c.as(ctx, OwnerRole, c.refuseExisting) }},
+		{"clear away what a run that was killed has left", c.clearLeftovers},
 		{"create the role", c.createTenantRole},
 		{"create the schema", func(ctx context.Context) error { return c.as(ctx, OwnerRole, c.createSchema) }},
 		{"create the tables", c.createTables},
@@ -139,12 +184,17 @@ func (c *creation) refuseExisting(ctx context.Context) error {
 	if exists {
 		return c.existsError()
 	}
+	if c.left, err = c.findLeftovers(ctx, c.tenant.ID, c.database); err != nil {
+		return err
+	}
+	route := c.tenant.Route
 	var owner string
-	var schema, role bool
+	var schema, role, database bool
 	err = c.tx.QueryRow(ctx, `
-SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1), EXISTS (SELECT FROM pg_roles WHERE rolname = $2),
+SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1), EXISTS (SELECT FROM pg_roles WHERE rolname = $2 AND rolname <> ALL ($3)),
+       EXISTS (SELECT FROM pg_database WHERE datname = $4 AND datname <> ALL ($5)),
        coalesce((SELECT min(tenant_id) FROM docex_system.tenant_registry WHERE schema_name = $1), '')`,
-		c.tenant.SchemaName, c.tenant.Route.Role).Scan(&schema, &role, &owner)
+		c.tenant.SchemaName, route.Role, list(c.left.roles), route.Database, list(c.left.databases)).Scan(&schema, &role, &database, &owner)
 	switch {
 	case err != nil:
 		return err
@@ -153,10 +203,15 @@ SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1), EXISTS (SELECT FROM
 	case schema:
 		return &ConflictError{Object: "schema", Name: c.tenant.SchemaName, Reason: "exists without a tenant in the registry"}
 	case role:
-		return roleConflict(c.tenant.Route.Role)
+		return roleConflict(route.Role)
+	case database && route.Isolation == registry.IsolationDatabase:
+		return databaseConflict(route.Database)
 	}
 	return nil
 }
+
+// list is never nil, which Postgres would take for NULL.
+func list(names []string) []string { return append([]string{}, names...) }
 
 func (c *creation) existsError() error { return fmt.Errorf("tenant '%s' %w", c.tenant.ID, ErrExists) }
 
@@ -166,7 +221,8 @@ func roleConflict(role string) error {
 
 func (c *creation) createTenantRole(ctx context.Context) error {
 	role := c.tenant.Route.Role
-	err := c.createRole(ctx, role, c.verifier)
+	login := c.tenant.Route.Isolation != registry.IsolationDatabase // which openDatabase opens
+	err := c.createRole(ctx, role, login, c.verifier)
 	// Roles belong to the cluster, the locks to this database: another database may have been faster.
 	if hasCode(err, duplicateObject, uniqueViolation) {
 		return roleConflict(role)
@@ -212,7 +268,11 @@ func (c *creation) register(ctx context.Context) error {
 		Role      string             `json:"role"`
 		Isolation registry.Isolation `json:"isolation"`
 		Server    string             `json:"server"`
-	}{c.tenant.SchemaName, c.tenant.Route.Role, c.tenant.Route.Isolation, c.tenant.Route.Server}
+		Database  string             `json:"database,omitempty"` // where it is not the registry's
+	}{c.tenant.SchemaName, c.tenant.Route.Role, c.tenant.Route.Isolation, c.tenant.Route.Server, ""}
+	if c.tenant.Route.Isolation == registry.IsolationDatabase {
+		detail.Database = c.tenant.Route.Database
+	}
 	return registry.InsertEvent(ctx, c.tx, c.tenant.ID, "create", c.tenant.CreatedBy, detail)
 }
 
@@ -233,6 +293,9 @@ func (c *creation) grantSharedRights(ctx context.Context) error {
 	// public comes last: DocEX keeps pgvector there.
 	err = c.exec(ctx, "ALTER ROLE "+role+" IN DATABASE "+database+" SET search_path = "+
 		strings.Join([]string{quote(c.tenant.SchemaName), extensionSchema, "public"}, ", "))
+	if err == nil && c.tenant.Route.Isolation == registry.IsolationTrusted {
+		err = c.lendToPool(ctx)
+	}
 	if err != nil || c.superuser {
 		return err
 	}
@@ -241,6 +304,9 @@ func (c *creation) grantSharedRights(ctx context.Context) error {
 
 // verify sees to it that the tenant will work: a GRANT without the right to grant is a warning for Postgres.
 func (c *creation) verify(ctx context.Context) error {
+	if c.show != nil { // a dry run in a database that does not exist
+		return nil
+	}
 	var rights bool
 	var tables int
 	err := c.tx.QueryRow(ctx, `
@@ -262,21 +328,25 @@ SELECT has_database_privilege(r.oid, current_database(), 'CONNECT') AND has_data
 	return nil
 }
 
-// existingTenant reads a tenant that a request with IfNotExists found, and refuses one that it would not have made.
-func (p *Provisioner) existingTenant(ctx context.Context, id registry.TenantID) (*registry.Tenant, error) {
+// existingTenant reads the tenant that a request with IfNotExists found, and refuses one that it would not have made.
+func (p *Provisioner) existingTenant(ctx context.Context, r TenantRequest) (*registry.Tenant, error) {
 	store, err := registry.OpenStore(ctx, p.dsn)
 	if err != nil {
 		return nil, err
 	}
 	defer store.Close()
-	tenant, err := store.Tenant(ctx, id)
+	tenant, err := store.Tenant(ctx, r.ID)
 	switch {
 	case err != nil:
 		return nil, err
 	case tenant.Route == nil:
-		return nil, fmt.Errorf("tenant '%s' %w, made by DocEX itself: it has no role and no route", id, ErrExists)
+		return nil, fmt.Errorf("tenant '%s' %w, made by DocEX itself: it has no role and no route", r.ID, ErrExists)
 	case tenant.Route.Status == registry.StatusDeleted:
-		return nil, fmt.Errorf("tenant '%s' %w, but it is deleted", id, ErrExists)
+		return nil, fmt.Errorf("tenant '%s' %w, but it is deleted", r.ID, ErrExists)
+	case r.Isolation != "" && r.Isolation != tenant.Route.Isolation:
+		return nil, fmt.Errorf("tenant '%s' %w, at isolation %s", r.ID, ErrExists, tenant.Route.Isolation)
+	case r.Database != "" && r.Database != tenant.Route.Database:
+		return nil, fmt.Errorf("tenant '%s' %w, in database %q", r.ID, ErrExists, tenant.Route.Database)
 	}
 	return tenant, nil
 }

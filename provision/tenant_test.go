@@ -97,7 +97,7 @@ func TestNothingIsLeftWhenAStepFails(t *testing.T) {
 	s := newInitialisedSite(t)
 	before := s.snapshot(t)
 	boom := errors.New("boom")
-	for _, name := range provision.StepNames() {
+	for _, name := range provision.StepNames(registry.IsolationRole) {
 		t.Run(name, func(t *testing.T) {
 			failing := s.with(s.key)
 			failing.AfterStep(func(done string) error {
@@ -274,7 +274,11 @@ func TestRequestsThatCannotBeMetAreRefusedBeforeAnythingHappens(t *testing.T) {
 	nowhere := provision.New(provision.Options{DSN: "postgres://postgres@127.0.0.1:1/none", Key: secret.New()})
 	for _, r := range []provision.TenantRequest{
 		{ID: "acme", Isolation: registry.IsolationSlot},
-		{ID: "acme", Isolation: registry.IsolationDatabase},
+		{ID: "acme", Isolation: "sideways"},
+		{ID: "acme", Database: "acme"},
+		{ID: "acme", Isolation: registry.IsolationTrusted, Database: "acme"},
+		{ID: "acme", Isolation: registry.IsolationDatabase, Database: strings.Repeat("x", 64)},
+		{ID: "acme", Isolation: registry.IsolationDatabase, Database: "a\x00b"},
 		{ID: "acme", SchemaTemplate: "tenant"},
 		{ID: "acme", SchemaTemplate: "tenant-{tenant_id}"},
 		{ID: "acme", SchemaTemplate: "1_{tenant_id}"},

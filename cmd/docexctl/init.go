@@ -17,7 +17,7 @@ import (
 
 // initFlags are the flags of the verb init.
 type initFlags struct {
-	actor         string
+	actor, harden string
 	rekey, dryRun bool
 }
 
@@ -35,11 +35,17 @@ a GRANT afterwards.`,
 	}
 	flags := command.Flags()
 	flags.StringVar(&f.actor, "created-by", "system", "`NAME` of who does it, for the registry")
+	flags.StringVar(&f.harden, "harden", string(provision.HardenNone), "take catalogs away from PUBLIC in this database: `LEVEL` none or light; "+
+		"light hides the activity, settings and row counts of others, and breaks, for logins that are no superusers, "+hardeningBreaks)
 	flags.BoolVar(&f.rekey, "rekey", false, "derive the passwords of all roles from the key at hand; every proxy needs the same key afterwards")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print the SQL and change nothing")
 	flags.Bool("multi-tenancy-enabled", true, "accepted for DocEX's sake: it is always on")
 	return command
 }
+
+// hardeningBreaks is what those who harden have to know.
+const hardeningBreaks = `psql's \du, \drds, \l+ and \db+, pg_notify() (the statement NOTIFY works), creating large objects, pg_dump with -j or of a ` +
+	`whole database (-n SCHEMA works), and monitoring without grants of its own`
 
 func (c *cli) initialise(ctx context.Context, f initFlags) error {
 	path, err := c.keyPath()
@@ -57,7 +63,7 @@ func (c *cli) initialise(ctx context.Context, f initFlags) error {
 	if err != nil {
 		return err
 	}
-	result, err := provisioner.Init(ctx, provision.InitRequest{Actor: f.actor, Rekey: f.rekey, NewKey: created})
+	result, err := provisioner.Init(ctx, provision.InitRequest{Actor: f.actor, Rekey: f.rekey, NewKey: created, Harden: provision.Hardening(f.harden)})
 	if is[*provision.KeyMismatchError](err) {
 		return keyMismatch(path, created && !f.dryRun, err)
 	}
@@ -75,6 +81,8 @@ func (c *cli) initialise(ctx context.Context, f initFlags) error {
 		RegistryDSN:  result.RegistryDSN,
 		KeyFile:      path,
 		KeyCreated:   created,
+		Hardening:    string(result.Hardening),
+		RightsTaken:  result.RightsTaken,
 	})
 }
 
@@ -109,6 +117,8 @@ type initView struct {
 	RegistryDSN  string   `json:"registry_dsn"`
 	KeyFile      string   `json:"key_file"`
 	KeyCreated   bool     `json:"key_created"`
+	Hardening    string   `json:"hardening"`
+	RightsTaken  int      `json:"rights_taken"` // from PUBLIC, by this run
 }
 
 func (c *cli) printInit(v initView) error {
@@ -128,7 +138,14 @@ func (c *cli) printInit(v initView) error {
 		if v.KeyCreated {
 			fmt.Fprintf(w, "  Master key:\tcreated; keep a copy, the roles' passwords are derived from it\n")
 		}
+		if v.Hardening != string(provision.HardenNone) {
+			fmt.Fprintf(w, "  Hardening:\t%s; %d rights taken from PUBLIC now\n", v.Hardening, v.RightsTaken)
+		}
 		fmt.Fprintln(w, "\nNext: put this into the proxy's configuration, then run `docexctl tenant create`")
 		fmt.Fprintf(w, "  registry:\n    dsn: %s\n  master_key_file: %s\n", v.RegistryDSN, v.KeyFile)
+		if v.RightsTaken > 0 {
+			fmt.Fprintf(w, "\nHardening breaks, for logins that are no superusers, %s.\n", hardeningBreaks)
+			fmt.Fprintln(w, "Whoever needs one of these gets it by GRANT, as in: GRANT SELECT ON pg_stat_activity TO monitoring")
+		}
 	})
 }

@@ -151,18 +151,18 @@ func (c *cli) printTenants(tenants []*registry.Tenant) error {
 		views[i] = viewTenant(tenant)
 	}
 	return c.print(views, func(w io.Writer) {
-		fmt.Fprintln(w, "TENANT\tDISPLAY NAME\tSTATUS\tISOLATION\tSERVER\tSCHEMA\tCREATED AT\tCREATED BY")
+		fmt.Fprintln(w, "TENANT\tDISPLAY NAME\tSTATUS\tISOLATION\tSERVER\tDATABASE\tSCHEMA\tCREATED AT\tCREATED BY")
 		for _, v := range views {
-			isolation, server := "-", "-"
+			isolation, server, database := "-", "-", "-"
 			if v.Route != nil {
-				isolation, server = v.Route.Isolation, v.Route.Server
+				isolation, server, database = v.Route.Isolation, v.Route.Server, v.Route.Database
 			}
 			schema := "-"
 			if v.SchemaName != nil {
 				schema = *v.SchemaName
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
-				v.TenantID, v.DisplayName, v.status(), isolation, server, schema, stamp(v.CreatedAt), v.CreatedBy)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+				v.TenantID, v.DisplayName, v.status(), isolation, server, database, schema, stamp(v.CreatedAt), v.CreatedBy)
 		}
 	})
 }

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 //	exits CODE docexctl ARGUMENTS...   run it and demand its exit code
 //	sql STATEMENT                      run SQL as the superuser; a query's first column goes to stdout
 //	password LOGIN                     the password in stdout is the one whose verifier the registry holds
-//	derived ROLE KEYFILE               the role can log in with the password derived from the key
+//	derived ROLE KEYFILE [DATABASE]    the role can log in with the password derived from the key
 //
 // and the variables DSN, HOST, PORT and DATABASE of a database of its own.
 func TestScripts(t *testing.T) {
@@ -46,7 +46,7 @@ func TestScripts(t *testing.T) {
 	for _, script := range scripts {
 		// One after the other, each within a test that ends with it: roles belong to the cluster.
 		t.Run(strings.TrimSuffix(filepath.Base(script), ".txtar"), func(t *testing.T) {
-			t.Cleanup(func() { dropRoles(t, pgtest.Cluster(t).DSN("postgres")) })
+			t.Cleanup(func() { dropEverything(t, pgtest.Cluster(t).DSN("postgres")) })
 			dsn := pgtest.Database(t)
 			testscript.Run(t, testscript.Params{
 				Files:               []string{script},
@@ -132,14 +132,17 @@ func password(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func derived(ts *testscript.TestScript, neg bool, args []string) {
-	if len(args) != 2 {
-		ts.Fatalf("usage: [!] derived ROLE KEYFILE")
+	if len(args) != 2 && len(args) != 3 {
+		ts.Fatalf("usage: [!] derived ROLE KEYFILE [DATABASE]")
 	}
 	key, err := secret.Load(ts.MkAbs(args[1]))
 	ts.Check(err)
 	dsn, err := url.Parse(ts.Getenv("DSN"))
 	ts.Check(err)
 	dsn.User = url.UserPassword(args[0], key.Password(args[0], 1))
+	if len(args) == 3 {
+		dsn.Path = "/" + args[2]
+	}
 	conn, err := pgx.Connect(context.Background(), dsn.String())
 	if err == nil {
 		err = conn.Close(context.Background())
@@ -149,18 +152,28 @@ func derived(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-func dropRoles(t *testing.T, maintenance string) {
+// dropEverything drops the tenants' own databases and all roles but the cluster's own.
+func dropEverything(t *testing.T, maintenance string) {
 	ctx := context.Background()
 	conn, err := pgx.Connect(ctx, maintenance)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close(ctx)
-	_, err = conn.Exec(ctx, `DO $$ DECLARE r name; BEGIN
-	  FOR r IN SELECT rolname FROM pg_roles WHERE rolname <> current_user AND rolname !~ '^pg_' LOOP EXECUTE format('DROP ROLE %I', r); END LOOP;
-	END $$`)
+	rows, err := conn.Query(ctx, `
+SELECT format('DROP DATABASE %I', datname) FROM pg_database WHERE NOT datistemplate AND datname <> current_database()
+UNION ALL SELECT format('DROP ROLE %I', rolname) FROM pg_roles WHERE rolname <> current_user AND rolname !~ '^pg_' ORDER BY 1`)
 	if err != nil {
 		t.Fatal(err)
+	}
+	statements, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range statements {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			t.Fatal(statement, err)
+		}
 	}
 }
 

@@ -20,8 +20,8 @@ func (c *cli) tenantCommand() *cobra.Command {
 
 // tenantFlags are the flags of the verb tenant create.
 type tenantFlags struct {
-	id, displayName, createdBy, isolation, strategy, server, login string
-	ifNotExists, dryRun                                            bool
+	id, displayName, createdBy, isolation, strategy, server, database, login string
+	ifNotExists, dryRun                                                      bool
 }
 
 func (c *cli) tenantCreateCommand() *cobra.Command {
@@ -29,15 +29,22 @@ func (c *cli) tenantCreateCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "create ID",
 		Short: "Create a tenant: schema, tables, role, route",
-		Args:  arguments(cobra.MaximumNArgs(1)),
-		RunE:  func(command *cobra.Command, args []string) error { return c.tenantCreate(command.Context(), f, args) },
+		Long: `create makes a tenant that can be used when it returns, or nothing. Its isolation is one of
+
+  role      a login role of its own, with rights on its schema only; the wall is Postgres's
+  database  as role, in a database of its own on the same server, so that catalogs are apart too
+  trusted   as role, and the proxy may use connections that tenants share and SET ROLE on them; this does not stop
+            a client that sends RESET ROLE or SET ROLE itself from becoming any other trusted tenant`,
+		Args: arguments(cobra.MaximumNArgs(1)),
+		RunE: func(command *cobra.Command, args []string) error { return c.tenantCreate(command.Context(), f, args) },
 	}
 	flags := command.Flags()
 	flags.StringVar(&f.id, "tenant-id", "", "the `ID`, as DocEX spells it")
 	flags.StringVar(&f.displayName, "display-name", "", "`NAME` for people (default: the id)")
 	flags.StringVar(&f.createdBy, "created-by", "cli_user", "`NAME` of who does it, for the registry")
-	flags.StringVar(&f.isolation, "isolation", "", "`LEVEL` of isolation: role (default role)")
-	flags.StringVar(&f.strategy, "isolation-strategy", "", "as DocEX spells it: schema")
+	flags.StringVar(&f.isolation, "isolation", "", "`LEVEL` of isolation: role, database or trusted (default role)")
+	flags.StringVar(&f.strategy, "isolation-strategy", "", "as DocEX spells it: schema, or database")
+	flags.StringVar(&f.database, "database", "", "`NAME` of the tenant's database, at isolation database (default: the schema's name)")
 	flags.StringVar(&f.server, "server", "", "the proxy's `NAME` of the server (default main)")
 	flags.StringVar(&f.login, "login", "", "create a login of this `NAME` for the tenant as well and print its password")
 	flags.BoolVar(&f.ifNotExists, "if-not-exists", false, "succeed when the tenant exists")
@@ -113,6 +120,7 @@ func (f tenantFlags) request(args []string) (provision.TenantRequest, error) {
 		CreatedBy:   f.createdBy,
 		Isolation:   isolation,
 		Server:      f.server,
+		Database:    f.database,
 		IfNotExists: f.ifNotExists,
 	}, nil
 }
@@ -133,7 +141,7 @@ func (f tenantFlags) level() (registry.Isolation, error) {
 	}
 	switch {
 	case len(levels) == 0:
-		return registry.IsolationRole, nil
+		return "", nil // the default; with --if-not-exists, any
 	case len(levels) == 2 && levels[0] != levels[1]:
 		return "", usagef("--isolation %s and --isolation-strategy %s contradict each other", f.isolation, f.strategy)
 	}
