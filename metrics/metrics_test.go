@@ -108,7 +108,7 @@ func TestTheCatalogueIsTheGoldenOne(t *testing.T) {
 
 func TestEveryReasonForARefusalIsVisibleAsZero(t *testing.T) {
 	_, registry := newMetrics(1)
-	if got := series(scrape(t, registry), "docex_proxy_refusals_total{"); len(got) != 23 {
+	if got := series(scrape(t, registry), "docex_proxy_refusals_total{"); len(got) != 24 {
 		t.Errorf("%d series: %v", len(got), got)
 	}
 }

@@ -32,11 +32,16 @@ import "time"
 // usualReconnect is what opening a connection takes on a server close by, until it has been measured.
 const usualReconnect = 2 * time.Millisecond
 
+// longestGrace bounds how long an idle connection is kept from a target that has others. On a machine that is short of
+// CPU connecting takes long, and so do the pauses of clients: a shorter bound would have connections change hands for
+// nothing just then.
+const longestGrace = time.Second
+
 // learn takes the time of one dial into account. Keeping an idle connection for as long as a reconnect takes, before
 // giving it away, costs at most twice what an oracle would pay.
 func (s *server) learn(dial time.Duration) {
 	const weight = 8 // of the past
-	s.grace = min(s.grace+(dial-s.grace)/weight, s.quantum)
+	s.grace = min(s.grace+(dial-s.grace)/weight, longestGrace)
 }
 
 // settle brings what is derived of a target up to date. It has to follow every change of its sizes or its queue.
