@@ -17,7 +17,7 @@ export GOFLAGS += -buildvcs=false
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test vet format-check unit e2e fuzz bench lint fmt cover up down clean
+.PHONY: help build demo test vet format-check unit e2e isolation fuzz bench lint fmt cover up down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ format-check: ## Fail when a Go file is not as gofmt writes it
 
 unit: ## Test all packages but the end to end suite, with the race detector
 	$(GO) test -race -timeout 8m $$($(GO) list ./... | grep -v '/e2e$$')
+
+isolation: ## Attack the built programs as a hostile tenant, level by level, and print the report
+	$(GO) run ./e2e/isolation $(ISOLATION)
 
 e2e: ## Test the built programs as black boxes
 	$(GO) test -race -count=1 -timeout 8m ./e2e/
