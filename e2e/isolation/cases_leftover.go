@@ -172,9 +172,11 @@ func (t *trial) committed() {
 }
 
 // shortly waits out the time in which the proxy notices that a client has gone.
-func (t *trial) shortly() {
+func (t *trial) shortly() { t.pause(20 * time.Millisecond) }
+
+func (t *trial) pause(d time.Duration) {
 	select {
-	case <-time.After(20 * time.Millisecond):
+	case <-time.After(d):
 	case <-t.ctx.Done():
 		t.abandon(fmt.Errorf("the time is up: %w", t.ctx.Err()))
 	}

@@ -22,7 +22,7 @@ func lifeCases() []attack {
 }
 
 func alterOwnSettings(t *trial) {
-	t.resetRole()
+	t.keepRoleSettings()
 	for _, sql := range []string{"SET search_path = evil", "SET statement_timeout = '60s'", "SET role = '{beta role}'", "SET evil.setting = 'ATTACKER'",
 		"SET default_transaction_read_only = on"} {
 		for _, first := range []string{"", "RESET ROLE; "} {
@@ -53,7 +53,7 @@ func (t *trial) recycle() {
 		rows, err := t.registry(t.ctx, "SELECT count(*) FROM pg_stat_activity WHERE usename IN ('{alpha role}', '{beta role}', '{login}')")
 		return err == nil && rows[0][0] == "0", err
 	}))
-	t.shortly()
+	t.pause(250 * time.Millisecond) // a connection that was used a moment ago is not looked at before it is used again
 }
 
 func alterOwnPassword(t *trial) {

@@ -17,10 +17,10 @@ func roleCases() []attack {
 		}},
 		{number: 3, sentence: "SET search_path to the victim's schema, then read unqualified", promise: always(refused), run: func(t *trial) {
 			t.alsoRefusal("42P01")
+			t.keepRoleSettings()
 			t.attack("SET search_path = {beta}", "SELECT body FROM canary")
 			t.attack("SET SESSION search_path TO {beta}, {alpha}, pg_catalog", "SELECT body FROM canary")
 			t.attack("ALTER ROLE CURRENT_USER IN DATABASE {beta database} SET search_path = {beta}", "SELECT body FROM canary")
-			t.resetRole()
 		}},
 		{number: 4, sentence: "set_config of search_path to the victim's schema", promise: always(refused), run: func(t *trial) {
 			t.alsoRefusal("42P01")
@@ -116,10 +116,13 @@ func (t *trial) attackOneByOne(steps ...string) {
 	t.accepted++
 }
 
-// resetRole takes away, when the trial is over, what an attack has attached to roles that are its own.
-func (t *trial) resetRole() {
+// keepRoleSettings puts back, when the trial is over, what is attached to roles: some of it was provisioned.
+func (t *trial) keepRoleSettings() {
+	_, err := t.registry(t.ctx, "CREATE TEMP TABLE saved AS SELECT * FROM pg_db_role_setting")
+	t.must(err)
 	t.atEnd(func() {
-		_, err := t.registry(t.ctx, `ALTER ROLE "{alpha role}" RESET ALL; ALTER ROLE "{login}" RESET ALL`)
+		_, err := t.registry(t.ctx, "SET allow_system_table_mods = on; DELETE FROM pg_db_role_setting; "+
+			"INSERT INTO pg_db_role_setting SELECT * FROM saved; DROP TABLE saved; RESET allow_system_table_mods")
 		t.must(err)
 		t.recycle() // what has logged in meanwhile has the settings still
 	})

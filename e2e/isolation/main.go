@@ -169,6 +169,9 @@ func tryLevel(ctx context.Context, s *site, l level, cases []int, progress io.Wr
 		if !r.kept(attack.promise.at(l)) {
 			fmt.Fprintf(progress, "%s %d: %s, promised %s: %s %v\n", l, attack.number, r.outcome, attack.promise.at(l), r.detail, r.err)
 		}
+		if r.err != nil {
+			fmt.Fprintln(progress, "the proxy said:", a.proxy.said())
+		}
 	}
 	c.reuse, c.took = a.reuse, time.Since(start)
 	return c, nil
