@@ -131,7 +131,7 @@ func Default() *Config {
 			QueueWait:       30 * time.Second,
 			Frame:           time.Minute,
 			IdleTransaction: 10 * time.Minute,
-			ClientWrite:     time.Minute,
+			ClientWrite:     10 * time.Minute,
 			Drain:           30 * time.Second,
 		},
 		Limits:  Limits{Clients: 10000, Startups: 2000, LoginFailures: 20, MaxStatementBytes: 16 << 20, ClientStatements: 5000},
