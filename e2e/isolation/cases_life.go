@@ -17,6 +17,7 @@ func lifeCases() []attack {
 		{number: 75, sentence: "DEALLOCATE and Close of the victim's and the proxy's statements", promise: always(contained), run: deallocate},
 		{number: 76, sentence: "FETCH, MOVE and CLOSE of the victim's cursor", promise: always(refused), run: foreignCursor},
 		{number: 83, sentence: "ALTER ROLE of its own role PASSWORD, so that the proxy cannot log in", promise: own, run: alterOwnPassword},
+		{number: 96, sentence: "Make its own server logins fail by a new password, then work beside the victim", promise: always(contained), run: failingLogins},
 		{number: 93, sentence: "Hold all server connections in open transactions", promise: always(contained), run: holdAll},
 	}
 }
@@ -57,14 +58,7 @@ func (t *trial) recycle() {
 }
 
 func alterOwnPassword(t *trial) {
-	rows, err := t.registry(t.ctx, "SELECT rolname, rolpassword FROM pg_authid WHERE rolname IN ('{alpha role}', '{login}')")
-	t.must(err)
-	t.atEnd(func() {
-		for _, row := range rows {
-			_, err := t.registry(t.ctx, fmt.Sprintf(`ALTER ROLE "%s" PASSWORD '%s'`, row[0], row[1]))
-			t.must(err)
-		}
-	})
+	t.atEnd(t.keepPasswords())
 	for _, first := range []string{"", "RESET ROLE; "} {
 		s := t.hostile()
 		t.tallyOrFail(s, first+"ALTER ROLE CURRENT_USER PASSWORD 'evil'")
@@ -72,6 +66,67 @@ func alterOwnPassword(t *trial) {
 	}
 	t.recycle()
 	t.inspectNext(victims, nil)
+}
+
+// keepPasswords returns what puts them back.
+func (t *trial) keepPasswords() (restore func()) {
+	rows, err := t.registry(t.ctx, "SELECT rolname, rolpassword FROM pg_authid WHERE rolname IN ('{alpha role}', '{login}')")
+	t.must(err)
+	return func() {
+		for _, row := range rows {
+			_, err := t.registry(t.ctx, fmt.Sprintf(`ALTER ROLE "%s" PASSWORD '%s'`, row[0], row[1]))
+			t.must(err)
+		}
+	}
+}
+
+// failingLogins is about the proxy's books: connections that could not be opened must leave nothing in them that
+// mixes up the tenants afterwards.
+func failingLogins(t *trial) {
+	restore := t.keepPasswords()
+	t.atEnd(restore)
+	t.inspectNext(tenants, nil) // so that the victim has no server connection
+	for _, first := range []string{"", "RESET ROLE; "} {
+		s := t.hostile()
+		t.tallyOrFail(s, first+"ALTER ROLE CURRENT_USER PASSWORD 'evil'")
+		s.close()
+	}
+	t.recycle()
+	for range 4 * budget {
+		s := t.hostile()
+		if _, err := s.run("SELECT 1"); sqlstate(err) != "08006" {
+			t.abandon(fmt.Errorf("with the wrong password: %v", err))
+		}
+		s.close()
+	}
+	restore()
+	for range 3 { // each in turn drives the other out of all connections, then they work side by side
+		t.inspectNext(victims, runsAs(t.others.role))
+		t.inspectNext(tenants, runsAs(t.own.role))
+		hostile, victim := t.hostile(), t.victim()
+		for _, pair := range []struct {
+			s     *session
+			whose string
+			role  string
+		}{{hostile, tenants, t.own.role}, {victim, victims, t.others.role}, {hostile, tenants, t.own.role}} {
+			if err := runsAs(pair.role)(pair.s); err != nil {
+				t.leak("%s session fails: %v", pair.whose, err)
+			}
+		}
+		hostile.close()
+		victim.close()
+	}
+}
+
+// runsAs checks for whom Postgres takes a session.
+func runsAs(want string) func(*session) error {
+	return func(s *session) error {
+		rows, err := s.run("SELECT current_user")
+		if err == nil && rows[0][0] != want {
+			s.t.leak("a session of %s runs as %s", want, rows[0][0])
+		}
+		return err
+	}
 }
 
 func suspended(t *trial) {
