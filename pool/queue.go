@@ -80,6 +80,9 @@ func (s *server) pool(t Target) *targetPool {
 
 // forget drops a target that has and wants nothing. Nobody refers to its pool any more, so that another may have it.
 func (s *server) forget(p *targetPool) {
+	if s.targets[p.target] != p {
+		return // forgotten already: were it spare twice, two tenants would share one pool, and get each other's connections
+	}
 	delete(s.targets, p.target)
 	if p.group != nil {
 		s.part(p)

@@ -45,13 +45,12 @@ func (t *trial) tallyOrFail(s *session, sql string) {
 	}
 }
 
-// recycle ends all server connections of tenants, so that the next sessions log in anew.
+// recycle ends all server connections of tenants, so that the next sessions log in anew. One that is just being opened
+// is ended by the next look.
 func (t *trial) recycle() {
-	_, err := t.registry(t.ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend'
-		AND usename IN ('{alpha role}', '{beta role}', '{login}')`)
-	t.must(err)
 	t.must(t.eventually(func() (bool, error) {
-		rows, err := t.registry(t.ctx, "SELECT count(*) FROM pg_stat_activity WHERE usename IN ('{alpha role}', '{beta role}', '{login}')")
+		rows, err := t.registry(t.ctx, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+			WHERE backend_type = 'client backend' AND usename IN ('{alpha role}', '{beta role}', '{login}')`)
 		return err == nil && rows[0][0] == "0", err
 	}))
 	t.pause(250 * time.Millisecond) // a connection that was used a moment ago is not looked at before it is used again
