@@ -83,15 +83,16 @@ func (s *session) welcome() error {
 
 // newLink makes the session's machine and its driver, for the route it has been given.
 func (s *session) newLink(route router.Route) *link {
+	settings := relay.NewPairs(route.Settings)
 	l := &link{
 		ctx: s.ctx, end: s.end, client: s.client, o: s.o,
 		acquire: s.acquire,
 		tenant:  s.o.Metrics.Tenant(string(route.Tenant.ID)),
 		machine: relay.NewSession(relay.Config{
-			ID: s.id, Settings: relay.NewPairs(route.Settings), Role: route.Role, Seed: seed(), Hears: s.hears(route),
+			ID: s.id, Settings: settings, Role: route.Role, Seed: seed(), Hears: s.hears(route),
 			MaxStatementBytes: s.o.MaxStatementBytes, MaxStatements: s.o.MaxStatements,
 		}),
-		settings: relay.NewPairs(route.Settings),
+		settings: settings,
 		attached: func(conn *pool.Conn) { s.server.senders.note(conn, route.Tenant.ID) },
 		target:   route.Target,
 		progress: make(chan struct{}, 1),

@@ -19,9 +19,6 @@ func (o *Out) Bytes() []byte {
 	return o.run
 }
 
-// Len is the number of bytes to be written.
-func (o *Out) Len() int { return len(o.Bytes()) }
-
 // Reset forgets what was written and keeps the memory.
 func (o *Out) Reset() {
 	o.run = nil
