@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/docex-proxy/docex-proxy/configs"
+	"github.com/docex-proxy/docex-proxy/internal/buildinfo"
 	"github.com/docex-proxy/docex-proxy/metrics"
 	"github.com/docex-proxy/docex-proxy/pool"
 	"github.com/docex-proxy/docex-proxy/proxy"
@@ -167,7 +168,7 @@ func (g *graph) run(ctx context.Context, clients, status net.Listener, ready fun
 	if status != nil {
 		group.Go(func() error {
 			defer stopServing()
-			handler := metrics.Handler(g.instruments, func() error { return g.ready(serving) }, buildInfo().version)
+			handler := metrics.Handler(g.instruments, func() error { return g.ready(serving) }, buildinfo.Version())
 			return serveHTTP(beside, status, handler)
 		})
 	}

@@ -1,11 +1,11 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/docex-proxy/docex-proxy/internal/buildinfo"
 )
 
 func versionCommand() *cobra.Command {
@@ -14,27 +14,8 @@ func versionCommand() *cobra.Command {
 		Short: "Print version, commit and the Go version it was built with",
 		Args:  noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
-			built := buildInfo()
-			_, err := fmt.Fprintf(command.OutOrStdout(), "docex-proxy %s (commit %s, %s)\n", built.version, built.commit, built.goVersion)
+			_, err := fmt.Fprintln(command.OutOrStdout(), buildinfo.Line("docex-proxy"))
 			return err
 		},
 	}
-}
-
-type build struct{ version, commit, goVersion string }
-
-// buildInfo is what the Go tool wrote into the program; "unknown" stands for what it did not.
-func buildInfo() build {
-	built := build{version: "unknown", commit: "unknown", goVersion: "unknown"}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return built
-	}
-	built.version, built.goVersion = cmp.Or(info.Main.Version, built.version), info.GoVersion
-	for _, setting := range info.Settings {
-		if setting.Key == "vcs.revision" {
-			built.commit = setting.Value
-		}
-	}
-	return built
 }

@@ -21,11 +21,11 @@ type room struct {
 
 var rooms = map[string]room{
 	"cmd/docex-proxy": {
-		ours: []string{"configs", "metrics", "registry", "router", "pool", "proxy", "provision", "internal/localpg", "internal/secret"},
+		ours: []string{"configs", "metrics", "registry", "router", "pool", "proxy", "provision", "internal/buildinfo", "internal/localpg", "internal/secret"},
 		why:  "the command only wires; it speaks no protocol and no SQL",
 	},
 	"cmd/docexctl": {
-		ours: []string{"configs", "registry", "provision", "internal/secret"},
+		ours: []string{"configs", "registry", "provision", "internal/buildinfo", "internal/secret"},
 		why:  "docexctl works on Postgres and never needs the data path",
 	},
 	"proxy": {
@@ -53,16 +53,17 @@ var rooms = map[string]room{
 		ours: []string{"registry", "internal/secret", "internal/scram"},
 		why:  "all DDL is here, and nothing of the data path",
 	},
-	"metrics":           {why: "a leaf: everything that is measured may import it"},
-	"configs":           {why: "a leaf: only commands see a configuration"},
-	"internal/localpg":  {why: "it runs programs; it knows nothing of what they are for"},
-	"internal/secret":   {why: "a leaf"},
-	"internal/scram":    {why: "a leaf"},
-	"internal/archtest": {why: "it reads the project from outside"},
-	"internal/pgtest":   {ours: []string{"internal/localpg"}, why: "it gives tests a Postgres, nothing else"},
-	"examples/pgx":      {why: "a user's program: an ordinary driver, nothing of the project"},
-	"e2e/isolation":     {ours: []string{"internal/localpg"}, why: "a black box too: it attacks the programs as a tenant would"},
-	"e2e":               {why: "a black box: it runs the programs, and would not notice what they really do if it used their packages"},
+	"metrics":            {why: "a leaf: everything that is measured may import it"},
+	"configs":            {why: "a leaf: only commands see a configuration"},
+	"internal/localpg":   {why: "it runs programs; it knows nothing of what they are for"},
+	"internal/buildinfo": {why: "a leaf"},
+	"internal/secret":    {why: "a leaf"},
+	"internal/scram":     {why: "a leaf"},
+	"internal/archtest":  {why: "it reads the project from outside"},
+	"internal/pgtest":    {ours: []string{"internal/localpg"}, why: "it gives tests a Postgres, nothing else"},
+	"examples/pgx":       {why: "a user's program: an ordinary driver, nothing of the project"},
+	"e2e/isolation":      {ours: []string{"internal/localpg"}, why: "a black box too: it attacks the programs as a tenant would"},
+	"e2e":                {why: "a black box: it runs the programs, and would not notice what they really do if it used their packages"},
 }
 
 // library is where a module, or a package of one, may be imported, tests aside.
