@@ -9,6 +9,8 @@ import (
 type Config struct {
 	Listen        string            `mapstructure:"listen"`
 	HTTP          string            `mapstructure:"http"` // "" = off
+	IO            string            `mapstructure:"io"`   // auto, epoll or goroutine
+	Reactors      int               `mapstructure:"reactors"`
 	Log           Log               `mapstructure:"log"`
 	Registry      Registry          `mapstructure:"registry"`
 	MasterKeyFile string            `mapstructure:"master_key_file"`
@@ -43,6 +45,8 @@ type Server struct {
 	Port           int    `mapstructure:"port"`
 	SSLMode        string `mapstructure:"sslmode"` // libpq's words
 	SSLRootCert    string `mapstructure:"sslrootcert"`
+	SSLCert        string `mapstructure:"sslcert"` // with SSLKey, or "": the proxy shows no certificate
+	SSLKey         string `mapstructure:"sslkey"`
 	MaxConnections int    `mapstructure:"max_connections"`
 }
 
@@ -119,6 +123,8 @@ func Default() *Config {
 	return &Config{
 		Listen:   "127.0.0.1:6432",
 		HTTP:     "127.0.0.1:9127",
+		IO:       "auto",
+		Reactors: 1,
 		Log:      Log{Level: "info", Format: "text"},
 		Registry: Registry{CacheSize: 10000, TTL: time.Minute, NegativeTTL: 5 * time.Second, MaxStale: 10 * time.Minute},
 		Servers:  map[string]Server{},

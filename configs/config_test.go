@@ -93,10 +93,10 @@ func TestWithoutAFileTheDefaultsHold(t *testing.T) {
 }
 
 func TestAServerTakesWhatItLeavesOutFromTheDefaults(t *testing.T) {
-	got := load(t, "registry: {dsn: "+dsn+"}\nservers:\n  main: {host: db1}\n  eu-west: {host: db2, port: 5433, max_connections: 7}\n")
+	got := load(t, "registry: {dsn: "+dsn+"}\nservers:\n  main: {host: db1}\n  eu-west: {host: db2, port: 5433, sslcert: a.crt, sslkey: a.key, max_connections: 7}\n")
 	want := map[string]configs.Server{
 		"main":    {Host: "db1", Port: 5432, SSLMode: "prefer", MaxConnections: 20},
-		"eu-west": {Host: "db2", Port: 5433, SSLMode: "prefer", MaxConnections: 7},
+		"eu-west": {Host: "db2", Port: 5433, SSLMode: "prefer", SSLCert: "a.crt", SSLKey: "a.key", MaxConnections: 7},
 	}
 	if !reflect.DeepEqual(got.Servers, want) {
 		t.Errorf("got %+v", got.Servers)

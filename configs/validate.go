@@ -53,6 +53,8 @@ func (c *Config) Validate() error {
 	if c.HTTP != "" {
 		p.address(c.HTTP, "http")
 	}
+	p.oneOf(c.IO, "io", "auto", "epoll", "goroutine")
+	p.atLeast(1, c.Reactors, "reactors")
 	p.oneOf(c.Log.Level, "log.level", "debug", "info", "warn", "error")
 	p.oneOf(c.Log.Format, "log.format", "text", "json")
 	c.Registry.validate(p)
@@ -89,6 +91,9 @@ func (s Server) validate(p *problems, name string) {
 	p.check(s.Host != "", key+".host", "has to be set")
 	p.check(s.Port >= 1 && s.Port <= 65535, key+".port", "%d is no port", s.Port)
 	p.oneOf(s.SSLMode, key+".sslmode", sslModes[:]...)
+	p.check(s.SSLCert != "" || s.SSLKey == "", key+".sslcert", "has to be set when %s.sslkey is", key)
+	p.check(s.SSLKey != "" || s.SSLCert == "", key+".sslkey", "has to be set when %s.sslcert is", key)
+	p.check(s.SSLCert == "" || s.SSLMode != "disable", key+".sslcert", "is not shown to anybody with sslmode disable")
 	p.atLeast(1, s.MaxConnections, key+".max_connections")
 }
 

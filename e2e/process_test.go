@@ -33,6 +33,11 @@ const stopPatience = 20 * time.Second
 
 // launch starts a program with an environment of its own: what this machine says about Postgres is left out.
 func launch(dir, name, binary string, environment []string, arguments ...string) (*process, error) {
+	return launchAs(nil, dir, name, binary, environment, arguments...)
+}
+
+// launchAs is launch with attributes of the process, such as the user it runs as; nil has none.
+func launchAs(attributes *syscall.SysProcAttr, dir, name, binary string, environment []string, arguments ...string) (*process, error) {
 	p := &process{
 		name: name, command: exec.Command(binary, arguments...), exited: make(chan struct{}),
 		stdout: filepath.Join(dir, name+".out"), stderr: filepath.Join(dir, name+".log"),
@@ -47,15 +52,19 @@ func launch(dir, name, binary string, environment []string, arguments ...string)
 		return nil, err
 	}
 	defer stderr.Close()
-	p.command.Stdout, p.command.Stderr = stdout, stderr
+	p.command.Stdout, p.command.Stderr, p.command.SysProcAttr = stdout, stderr, attributes
 	p.command.Env = append(cleanEnvironment(), environment...)
 	return p, p.command.Start()
 }
 
+// cleanEnvironment is this machine's without what it says about Postgres and about proxies, except for what carries the
+// sessions: the whole suite runs on either, with DOCEX_PROXY_IO.
 func cleanEnvironment() []string {
 	var kept []string
 	for _, variable := range os.Environ() {
-		if !strings.HasPrefix(variable, "DOCEX_") && !strings.HasPrefix(variable, "PG") {
+		name, _, _ := strings.Cut(variable, "=")
+		chosen := name == "DOCEX_PROXY_IO" || name == "DOCEX_PROXY_REACTORS"
+		if chosen || !strings.HasPrefix(name, "DOCEX_") && !strings.HasPrefix(name, "PG") {
 			kept = append(kept, variable)
 		}
 	}

@@ -54,7 +54,7 @@ func (s *site) launchProxy(name string, changed settings) (*proxy, error) {
 	for key, value := range changed {
 		environment = append(environment, "DOCEX_PROXY_"+strings.ToUpper(strings.ReplaceAll(key, ".", "_"))+"="+value)
 	}
-	started, err := launch(s.dir, name, s.program("docex-proxy"), environment, "serve", "--config", s.config)
+	started, err := launchAs(s.runAs, s.dir, name, s.program("docex-proxy"), environment, "serve", "--config", s.config)
 	if err != nil {
 		return nil, err
 	}

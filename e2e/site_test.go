@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -38,6 +39,7 @@ type site struct {
 	key       string // path of the master key
 	config    string // path of the proxies' configuration
 	proxy     *proxy
+	runAs     *syscall.SysProcAttr // of the proxies; nil: as the tests
 
 	mutex    sync.Mutex // guards what follows
 	accounts map[string]account

@@ -27,6 +27,8 @@ type Metrics struct {
 
 	serverConnect         *prometheus.HistogramVec // server
 	serverConnectFailures *prometheus.CounterVec   // server
+	tenantSwitch          *prometheus.HistogramVec // server
+	switchFailures        *prometheus.CounterVec   // server
 
 	lookups           *prometheus.CounterVec // kind, outcome
 	registryListening prometheus.Gauge
@@ -50,14 +52,17 @@ func New(reg prometheus.Registerer, o Options) *Metrics {
 		serverConnect: prometheus.NewHistogramVec(histogram("server_connect_seconds",
 			"Time to connect and authenticate to a Postgres server."), []string{"server"}),
 		serverConnectFailures: counters("server_connect_failures_total", "Connections to a Postgres server that failed.", "server"),
-		lookups:               counters("registry_lookups_total", "Lookups in the registry cache, by kind and outcome.", "kind", "outcome"),
-		registryListening:     gauge("registry_listening", "1 while changes of the registry are pushed to this proxy."),
-		tenants:               newTenants(o.MaxTenants),
-		pools:                 newPools(o.MaxTenants),
+		tenantSwitch: prometheus.NewHistogramVec(histogram("tenant_switch_seconds",
+			"Time to make a server connection of isolation level slot another tenant's."), []string{"server"}),
+		switchFailures:    counters("tenant_switch_failures_total", "Switches of isolation level slot that failed.", "server"),
+		lookups:           counters("registry_lookups_total", "Lookups in the registry cache, by kind and outcome.", "kind", "outcome"),
+		registryListening: gauge("registry_listening", "1 while changes of the registry are pushed to this proxy."),
+		tenants:           newTenants(o.MaxTenants),
+		pools:             newPools(o.MaxTenants),
 	}
 	m.createLabels()
 	reg.MustRegister(m.clientConnections, m.sessionsClosed, m.refusals, m.pins, m.acquireWait, m.serverConnect,
-		m.serverConnectFailures, m.lookups, m.registryListening, m.tenants, m.pools)
+		m.serverConnectFailures, m.tenantSwitch, m.switchFailures, m.lookups, m.registryListening, m.tenants, m.pools)
 	return m
 }
 
@@ -151,6 +156,19 @@ func (m *Metrics) ServerConnected(server string, d time.Duration, err error) {
 		return
 	}
 	m.serverConnect.WithLabelValues(server).Observe(d.Seconds())
+}
+
+// TenantSwitched records an attempt to make a slot's server connection another tenant's; err is nil when it succeeded.
+func (m *Metrics) TenantSwitched(server string, d time.Duration, err error) {
+	if m == nil {
+		return
+	}
+	failures := m.switchFailures.WithLabelValues(server)
+	if err != nil {
+		failures.Inc()
+		return
+	}
+	m.tenantSwitch.WithLabelValues(server).Observe(d.Seconds())
 }
 
 // LookupDone counts a lookup; kind is tenant, schema or login; outcome is hit, miss, negative, stale, not_found or error.

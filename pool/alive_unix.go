@@ -14,15 +14,20 @@ func silent(socket syscall.Conn) bool {
 	if err != nil {
 		return false
 	}
-	var peeked error
+	found := false
 	err = raw.Read(func(fd uintptr) bool {
-		var one [1]byte
-		for {
-			_, _, peeked = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK)
-			if !errors.Is(peeked, syscall.EINTR) {
-				return true
-			}
-		}
+		found = silentDescriptor(int(fd))
+		return true
 	})
-	return err == nil && errors.Is(peeked, syscall.EAGAIN)
+	return err == nil && found
+}
+
+// silentDescriptor is silent for a descriptor of one's own.
+func silentDescriptor(fd int) bool {
+	var one [1]byte
+	for {
+		if _, _, err := syscall.Recvfrom(fd, one[:], syscall.MSG_PEEK); !errors.Is(err, syscall.EINTR) {
+			return errors.Is(err, syscall.EAGAIN)
+		}
+	}
 }

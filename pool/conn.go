@@ -13,6 +13,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/puddle/v2"
+
+	"github.com/docex-proxy/docex-proxy/pool/slots"
 )
 
 const (
@@ -34,10 +36,19 @@ type Conn struct {
 
 	net    net.Conn
 	socket syscall.Conn // what net runs on, TLS or not
+	// Set while the socket is out of the runtime's poller; net and socket are closed then. See Descriptor.
+	left       func()
+	descriptor int
+
 	dialed *pgconn.HijackedConn
+
+	parameters map[string]string
+
 	server *server
 	pool   *targetPool // changes only while nobody leases the connection
 	leased atomic.Bool
+	seat   *slots.Seat // nil unless the connection is a slot's
+	serves Target      // whose a slot's connection has been made last; nobody's at first. Of the leaseholder
 	opened time.Time
 	expiry time.Time
 
@@ -54,25 +65,38 @@ func newConn(dialed *pgconn.HijackedConn, p *targetPool, epoch int, o *Options) 
 	now := time.Now()
 	jitter := 1 + lifetimeJitter*(2*rand.Float64()-1)
 	c := &Conn{
-		State:  o.NewState(),
-		net:    dialed.Conn,
-		dialed: dialed,
-		server: p.server,
-		pool:   p,
-		epoch:  epoch,
-		opened: now,
-		expiry: now.Add(time.Duration(float64(o.Lifetime) * jitter)),
+		State: o.NewState(),
+
+		parameters: dialed.ParameterStatuses,
+		net:        dialed.Conn,
+		dialed:     dialed,
+		server:     p.server,
+		pool:       p,
+		epoch:      epoch,
+		opened:     now,
+		expiry:     now.Add(time.Duration(float64(o.Lifetime) * jitter)),
 	}
 	c.place.value, c.inGroup.value = c, c
 	c.socket, _ = c.bare().(syscall.Conn)
 	return c
 }
 
-// NetConn is the connection's socket, or the TLS connection on it. No deadline may be left on it at Release.
-func (c *Conn) NetConn() net.Conn { return c.net }
+// NetConn is the connection's socket, or the TLS connection on it. No deadline may be left on it at Release. It ends
+// what Descriptor began.
+func (c *Conn) NetConn() net.Conn {
+	c.restore()
+	return c.net
+}
 
-// Parameters are the ParameterStatus values that the server sent at start-up. They must not be modified.
-func (c *Conn) Parameters() map[string]string { return c.dialed.ParameterStatuses }
+// Encrypted reports whether the connection speaks TLS.
+func (c *Conn) Encrypted() bool {
+	_, encrypted := c.net.(*tls.Conn)
+	return encrypted
+}
+
+// Parameters are the ParameterStatus values that the server sent at start-up, or by when the connection was made its
+// present tenant's. They must not be modified.
+func (c *Conn) Parameters() map[string]string { return c.parameters }
 
 // Target is what the connection is leased for. It differs from the one of the lease before only among Shared ones.
 func (c *Conn) Target() Target { return c.pool.target }
@@ -141,7 +165,12 @@ func (c *Conn) usable() bool {
 }
 
 // alive reports whether an idle connection can be leased: the server has neither closed it nor said anything.
-func (c *Conn) alive() bool { return c.socket != nil && silent(c.socket) }
+func (c *Conn) alive() bool {
+	if c.left != nil {
+		return silentDescriptor(c.descriptor)
+	}
+	return c.socket != nil && silent(c.socket)
+}
 
 // bare is the socket itself: closing a tls.Conn can take seconds, its socket closes at once.
 func (c *Conn) bare() net.Conn {
@@ -154,6 +183,10 @@ func (c *Conn) bare() net.Conn {
 // close ends the connection politely and waits, within closePatience, until the server has closed its side: only
 // then has the backend left the server's own count. Errors leave nothing to do.
 func (c *Conn) close() {
+	if c.seat != nil {
+		defer c.seat.Release()
+	}
+	c.restore()
 	defer c.bare().Close()
 	if c.net.SetDeadline(time.Now().Add(closePatience)) != nil {
 		return

@@ -2,30 +2,42 @@ package pool
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-const applicationName = "docex-proxy"
+const (
+	applicationName = "docex-proxy"
+
+	invalidPassword = "28P01"
+)
 
 // dialer opens authenticated connections to one server.
 type dialer struct {
+	server   string         // its name
 	settings *pgconn.Config // everything but user, password, database and run-time parameters
 	password func(role string, generation int) string
 	timeout  time.Duration
+	logger   *slog.Logger
+	failures complaint
 }
 
-func newDialer(s Server, o Options) (*dialer, error) {
+func newDialer(name string, s Server, o Options) (*dialer, error) {
 	settings, err := pgconn.ParseConfig(connString(s))
 	if err != nil {
 		return nil, fmt.Errorf("connection settings: %w", err)
 	}
 	settings.ConnectTimeout = o.ConnectTimeout
 	settings.KerberosSrvName, settings.KerberosSpn = "", "" // can come from a service file only
-	return &dialer{settings: settings, password: o.Password, timeout: o.ConnectTimeout}, nil
+	if s.ClientCertificate != nil {
+		present(settings, s.ClientCertificate)
+	}
+	return &dialer{server: name, settings: settings, password: o.Password, timeout: o.ConnectTimeout, logger: o.Logger}, nil
 }
 
 // connString names every keyword that ParseConfig would otherwise take from the environment, a password file or
@@ -47,9 +59,36 @@ func connString(s Server) string {
 
 // dial returns a connection that has seen its first ReadyForQuery, with nothing read ahead and nothing reading it.
 func (d *dialer) dial(ctx context.Context, t Target) (*pgconn.HijackedConn, error) {
+	config := d.config(t)
+	conn, err := d.connect(ctx, config)
+	if err == nil || ctx.Err() != nil { // the end of the Set is no failure of the server
+		return conn, err
+	}
+	var refusal *pgconn.PgError
+	if errors.As(err, &refusal) && refusal.Code == invalidPassword && config.Password == "" {
+		err = fmt.Errorf("%w: %w", errNoPassword, err)
+	}
+	d.complain(t, err)
+	return nil, err
+}
+
+// complain logs why a connection is not to be had.
+func (d *dialer) complain(t Target, err error) {
+	if !d.failures.due(time.Now()) {
+		return
+	}
+	var refusal *pgconn.PgError
+	code := ""
+	if errors.As(err, &refusal) {
+		code = refusal.Code
+	}
+	d.logger.Warn("cannot connect to a server", "server", d.server, "tenant", t.Tenant, "sqlstate", code, "error", err)
+}
+
+func (d *dialer) connect(ctx context.Context, config *pgconn.Config) (*pgconn.HijackedConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
-	conn, err := pgconn.ConnectConfig(ctx, d.config(t))
+	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,15 @@ import (
 // ErrClosed is returned by Acquire after Close.
 var ErrClosed = errors.New("pool: closed")
 
-var errUnknownServer = errors.New("no such server is configured")
+// ErrBlocks is Ask's answer where only Acquire can help.
+var ErrBlocks = errors.New("pool: a connection has to be waited for")
+
+var (
+	errUnknownServer = errors.New("no such server is configured")
+	// errNoPassword names the key of the configuration, because whoever reads it in the log looks for what to do.
+	errNoPassword = errors.New("the server asks for a password, and there is none: " +
+		"set master_key_file, or have the server let the proxy in by certificate or peer")
+)
 
 // ConnectError says that a server connection could not be opened. A *pgconn.PgError is in its chain when the server
 // itself refused.

@@ -48,7 +48,7 @@ func (s *server) auditGroups() error {
 	var errs []error
 	sharing, idle := map[*group]int{}, map[*group]int{}
 	for t, p := range s.targets {
-		if t.Shared != (p.group != nil) || t.Shared && s.groups[t.groupKey()] != p.group {
+		if t.passes() != (p.group != nil) || t.passes() && s.groups[t.groupKey()] != p.group {
 			errs = append(errs, fmt.Errorf("%v is in the wrong group", t))
 		}
 		if p.group != nil {

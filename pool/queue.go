@@ -14,6 +14,8 @@ type waiter struct {
 	since  time.Time
 	place  element[*waiter] // in targetPool.waiters
 	result chan grant       // holds one, so that granting never blocks
+	// deliver takes the grant in the place of result, for a Request. It is called under server.mu.
+	deliver func(*Conn, error)
 }
 
 type grant struct {
@@ -71,7 +73,7 @@ func (s *server) pool(t Target) *targetPool {
 		p = newTargetPool(s)
 	}
 	p.target = t
-	if t.Shared {
+	if t.passes() {
 		s.join(p)
 	}
 	s.targets[t] = p
@@ -155,6 +157,15 @@ func (p *targetPool) uncovered() bool { return p.waiters.size > p.connecting }
 // full reports whether the target's own limit forbids one more connection.
 func (p *targetPool) full() bool { return p.limit > 0 && p.size+p.closing >= p.limit }
 
+// enqueue makes a waiter the last in its target's queue.
+func (s *server) enqueue(p *targetPool, w *waiter, now time.Time) {
+	w.pool, w.since = p, now
+	p.waiters.pushBack(&w.place)
+	s.settle(p)
+	s.serve(p.group, now)
+	s.dispatch(now)
+}
+
 // wait queues until a grant comes or the context ends. What is granted in that very moment is passed on.
 func (s *server) wait(ctx context.Context, w *waiter) (*Conn, error) {
 	var g grant
@@ -199,6 +210,10 @@ func (p *targetPool) fail(err error) { p.answer(grant{err: err}) }
 func (p *targetPool) answer(g grant) {
 	w := p.waiters.front.value
 	w.place.leave()
-	w.result <- g
+	if w.deliver != nil {
+		w.deliver(g.conn, g.err)
+	} else {
+		w.result <- g
+	}
 	p.server.settle(p)
 }

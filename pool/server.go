@@ -41,6 +41,7 @@ type server struct {
 	doubted time.Time         // connections that turned idle before it are checked before they are leased
 	wake    time.Time         // when dispatch wants to run again; zero = not
 	vacant  chan struct{}     // closed when the server is closed and no slot is taken
+	boards  boards
 }
 
 // acquire leases a connection: an idle one of the target or its group at once, else whichever the queue brings.
@@ -59,11 +60,16 @@ func (s *server) acquire(ctx context.Context, t Target, limit int) (*Conn, error
 		case c == nil:
 			return nil, ErrClosed
 		}
-		if c.usable() {
-			s.metrics.AcquireWaited(t.Tenant, waited)
-			return c, nil
+		if !c.usable() {
+			c.Destroy()
+			continue
 		}
-		c.Destroy()
+		if err := c.serve(ctx, t); err != nil {
+			c.Destroy()
+			return nil, err
+		}
+		s.metrics.AcquireWaited(t.Tenant, waited)
+		return c, nil
 	}
 }
 
@@ -95,11 +101,7 @@ func (s *server) claim(t Target, limit int, now time.Time) (*Conn, *waiter) {
 		return c, nil
 	}
 	w := s.waiters.Get().(*waiter)
-	w.pool, w.since = p, now
-	p.waiters.pushBack(&w.place)
-	s.settle(p)
-	s.serve(p.group, now)
-	s.dispatch(now)
+	s.enqueue(p, w, now)
 	return nil, w
 }
 
@@ -117,7 +119,14 @@ func (s *server) claimIdle(t Target, limit int, now time.Time) *Conn {
 		p = s.pool(t)
 	}
 	p.limit = limit
+	if t.Slot && p.idle == 0 {
+		return nil
+	}
 	c := s.lease(p, now)
+	if c != nil && t.Slot && c.serves != t {
+		s.place(c, now) // it has not been switched yet
+		c = nil
+	}
 	s.settle(p) // it may be new and have got nothing
 	return c
 }
@@ -278,14 +287,16 @@ func (s *server) open(p *targetPool) {
 // connect fills a slot of the target. Whoever waited for it may be gone by then; the connection stays all the same.
 func (s *server) connect(p *targetPool, epoch int) {
 	began := time.Now()
-	dialed, err := s.dialer.dial(s.life, p.target)
+	dialed, seat, err := s.dial(p.target)
 	took := time.Since(began)
 	s.metrics.ServerConnected(s.name, took, err)
 	if err != nil {
 		s.failed(p, err)
 		return
 	}
-	s.connected(newConn(dialed, p, epoch, s.options), took)
+	c := newConn(dialed, p, epoch, s.options)
+	c.seat = seat
+	s.connected(c, took)
 }
 
 func (s *server) connected(c *Conn, took time.Duration) {
@@ -313,11 +324,8 @@ func (s *server) failed(p *targetPool, err error) {
 	p.connecting--
 	p.size--
 	s.free()
-	switch {
-	case p.uncovered():
+	if p.uncovered() {
 		p.fail(&ConnectError{Server: s.name, Err: err})
-	case !s.closed:
-		s.logger.Warn("Connecting to a server failed with nobody waiting", "server", s.name, "tenant", p.target.Tenant, "error", err)
 	}
 	s.settle(p)
 	s.serve(group, now)

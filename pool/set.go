@@ -3,14 +3,18 @@ package pool
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
+	"time"
 )
 
 // Set is all server connections of the process. Its methods may be called at the same time.
 type Set struct {
 	servers map[string]*server // not modified after New
-	waiters sync.Pool          // of *waiter
-	work    sync.WaitGroup     // dials, closings and the reaper
+	logger  *slog.Logger
+	unknown complaint      // about servers that are not configured
+	waiters sync.Pool      // of *waiter
+	work    sync.WaitGroup // dials, closings and the reaper
 	end     context.CancelCauseFunc
 }
 
@@ -19,7 +23,7 @@ func New(o Options) (*Set, error) {
 	o = o.withDefaults()
 	// The Set's own lifetime: a dial outlives the Acquire that asked for it, and Close ends it.
 	life, end := context.WithCancelCause(context.Background())
-	set := &Set{servers: make(map[string]*server, len(o.Servers)), end: end}
+	set := &Set{servers: make(map[string]*server, len(o.Servers)), logger: o.Logger, end: end}
 	set.waiters.New = func() any { return newWaiter() }
 	alarm := make(chan struct{}, 1)
 	for name, config := range o.Servers {
@@ -40,7 +44,7 @@ func newServer(name string, config Server, o *Options) (*server, error) {
 	if err := config.validate(); err != nil {
 		return nil, fmt.Errorf("pool: server %q: %w", name, err)
 	}
-	d, err := newDialer(config, *o)
+	d, err := newDialer(name, config, *o)
 	if err != nil {
 		return nil, fmt.Errorf("pool: server %q: %w", name, err)
 	}
@@ -65,14 +69,24 @@ func newServer(name string, config Server, o *Options) (*server, error) {
 // Errors: *QueueError when the context ends first, *ConnectError when the connection waited for could not be opened,
 // ErrClosed.
 func (s *Set) Acquire(ctx context.Context, t Target, limit int) (*Conn, error) {
-	server, ok := s.servers[t.Server]
-	if !ok {
-		return nil, &ConnectError{Server: t.Server, Err: errUnknownServer}
+	server, err := s.serverOf(t)
+	if err != nil {
+		return nil, err
 	}
 	if ctx.Err() != nil {
 		return nil, &QueueError{Err: context.Cause(ctx)}
 	}
 	return server.acquire(ctx, t, limit)
+}
+
+func (s *Set) serverOf(t Target) (*server, error) {
+	if server, ok := s.servers[t.Server]; ok {
+		return server, nil
+	}
+	if s.unknown.due(time.Now()) {
+		s.logger.Warn("a tenant is on a server that is not configured", "server", t.Server, "tenant", t.Tenant)
+	}
+	return nil, &ConnectError{Server: t.Server, Err: errUnknownServer}
 }
 
 // TryAcquire leases an idle connection of the target, or of one that shares its connections, if there is one at once:
@@ -108,4 +122,7 @@ func (s *Set) Close() {
 		<-server.vacant
 	}
 	s.work.Wait()
+	for _, server := range s.servers {
+		server.closeBoards()
+	}
 }

@@ -7,9 +7,13 @@ type groupKey struct {
 	database   string
 	role       string
 	generation int
+	slot       bool
 }
 
 func (t Target) groupKey() groupKey {
+	if t.Slot {
+		return groupKey{database: t.Database, slot: true}
+	}
 	return groupKey{database: t.Database, role: t.Role, generation: t.Generation}
 }
 
@@ -51,7 +55,7 @@ func (p *targetPool) shares(q *targetPool) bool { return p.group != nil && p.gro
 
 // sharesIdle reports whether a target that is not known yet would find an idle connection.
 func (s *server) sharesIdle(t Target) bool {
-	if !t.Shared {
+	if !t.Shared { // a slot is not leased without a switch, which takes its time
 		return false
 	}
 	g := s.groups[t.groupKey()]

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"time"
@@ -21,7 +22,15 @@ type Target struct {
 	// Shared connections of the same Server, Database, Role and Generation pass from one target to another, as they
 	// are: whoever leases one brings it to its tenant before the first byte. SearchPath is not sent at start-up then.
 	Shared bool
+
+	// Slot connections pass between targets of the same Server and Database. Each logs in as a role of its own without
+	// rights, and is made Role's, and nobody else's, before the lease begins: see package slots. Neither Role's password
+	// nor SearchPath is used.
+	Slot bool
 }
+
+// passes reports whether the target's connections pass to others.
+func (t Target) passes() bool { return t.Shared || t.Slot }
 
 // Server is one Postgres server.
 type Server struct {
@@ -29,6 +38,10 @@ type Server struct {
 	Port        uint16
 	SSLMode     string // disable, prefer, require, verify-ca or verify-full; "" is prefer
 	SSLRootCert string // a file of PEM certificates, "system", or ""
+
+	// ClientCertificate is asked for the certificate to show, in every TLS handshake whose server wants one; nil shows
+	// none. It may be called at the same time.
+	ClientCertificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
 
 	// MaxConnections bounds the server connections of all targets together, at least 1.
 	MaxConnections int

@@ -7,12 +7,14 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -55,6 +57,48 @@ func TestConnectionsOverTLSAreVerifiedCheckedAndCancelled(t *testing.T) {
 	fresh := acquire(t, set, target, 0)
 	mustAsk(t, fresh, "SELECT 1")
 	fresh.Release()
+}
+
+func TestEveryHandshakeShowsTheCertificateOfTheMoment(t *testing.T) {
+	b := newBench(t, 2)
+	b.offerTLS()
+	b.askForCertificates()
+	data := b.show("data_directory")
+	signed, err := tls.LoadX509KeyPair(filepath.Join(data, "server.crt"), filepath.Join(data, "server.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shown atomic.Pointer[tls.Certificate]
+	shown.Store(&tls.Certificate{}) // none
+	server := b.options.Servers["main"]
+	server.SSLMode = "prefer" // which has an attempt without TLS as well
+	server.ClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return shown.Load(), nil }
+	b.options.Servers = map[string]pool.Server{"main": server}
+	set, target := b.set(), b.tenant("certified")
+
+	const seen = "SELECT coalesce(client_serial::text, 'none') FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+	before := acquire(t, set, target, 0)
+	shown.Store(&signed)
+	after := acquire(t, set, target, 0)
+	for conn, want := range map[*pool.Conn]string{before: "none", after: signed.Leaf.SerialNumber.String()} {
+		if got := mustAsk(t, conn, seen); got != want {
+			t.Errorf("the server sees certificate %s, want %s", got, want)
+		}
+		conn.Release()
+	}
+}
+
+// askForCertificates makes the test cluster, which has to offer TLS, ask its clients for a certificate that its own has
+// signed, for the duration of the test.
+func (b *bench) askForCertificates() {
+	b.tb.Helper()
+	b.exec("ALTER SYSTEM SET ssl_ca_file = 'server.crt'")
+	b.exec("SELECT pg_reload_conf()")
+	b.tb.Cleanup(func() {
+		b.exec("ALTER SYSTEM RESET ssl_ca_file")
+		b.exec("SELECT pg_reload_conf()")
+	})
+	eventually(b.tb, "the server asks for certificates", func() bool { return b.show("ssl_ca_file") == "server.crt" })
 }
 
 // offerTLS gives the test cluster a certificate, for the duration of the test, and returns the file that verifies it.

@@ -1,8 +1,8 @@
 // Package provision changes what Postgres holds for tenants: it initialises the registry, creates tenants and
 // creates the logins that clients use. All DDL of the project runs here.
 //
-// It owns the roles docex_owner, docex_pool and docex_registry, the template of a tenant's tables and the rights of
-// a tenant's role. It does not define the registry's tables (package registry does), store a password anywhere, or
+// It owns the roles docex_owner, docex_pool, docex_registry, docex_switcher and the slots, the template of a tenant's
+// tables and the rights of a tenant's role. It does not define the registry's tables (package registry does), store a password anywhere, or
 // take any part in a session: the proxy works without it, and with rights that could not do what it does.
 //
 // The one invariant: whatever is asked for is there completely or not at all. A tenant's role has rights on its own

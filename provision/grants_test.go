@@ -125,11 +125,19 @@ func TestTheGrantsAreTheGoldenOnes(t *testing.T) {
 	s.createAt(t, "apart", registry.IsolationDatabase)
 	golden(t, "grants_database.golden", grants(t, connect(t, in(t, "tenant_apart", s.dsn)), "tenant_apart", "ext", "public"))
 
+	s.slotted(t, 2)
+	s.createAt(t, "slotted", registry.IsolationSlot)
+	golden(t, "grants_slot.golden", grants(t, s.conn, "tenant_slotted", "docex_system"))
+	byName := lines(t, s.conn, `SELECT relname || ' ' || privilege_type FROM pg_class, aclexplode(relacl)
+	  WHERE grantee = 'docex_switcher'::regrole OR grantee::regrole::text ~ '^docex_slot_' ORDER BY 1`)
+	if want := []string{"pg_auth_members SELECT", "pg_db_role_setting SELECT"}; !slices.Equal(byName, want) {
+		t.Errorf("switcher and slots read %q", byName)
+	}
 	everyRoleIsAsIntended(t, s)
 }
 
-// everyRoleIsAsIntended says in one place what the roles of a site may be. "!" is a role whose rights are inherited,
-// "*" one that can be handed on: there must be neither.
+// everyRoleIsAsIntended says in one place what the roles of a site may be. "!" is a role whose rights are inherited:
+// there must be none. "*" is one that can be handed on: the switcher's tenants.
 func everyRoleIsAsIntended(t *testing.T, s *site) {
 	t.Helper()
 	want := []string{
@@ -137,7 +145,11 @@ func everyRoleIsAsIntended(t *testing.T, s *site) {
 		"docex_owner|f|f|f|f|f|f|f|-1|-",
 		"docex_pool|f|f|f|f|t|f|f|-1|tenant_trusting",
 		"docex_registry|f|f|f|f|t|f|f|-1|-",
+		"docex_slot_1|f|f|f|f|t|f|f|1|-",
+		"docex_slot_2|f|f|f|f|t|f|f|1|-",
+		"docex_switcher|f|f|f|f|t|f|f|-1|tenant_slotted*",
 		"tenant_apart|f|f|f|f|t|f|f|-1|-",
+		"tenant_slotted|f|f|f|f|t|f|f|-1|-",
 		"tenant_trusting|f|f|f|f|t|f|f|-1|-",
 		"tenant_x|f|f|f|f|t|f|f|-1|-",
 	}

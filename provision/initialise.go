@@ -31,21 +31,27 @@ type InitRequest struct {
 	NewKey bool
 	// Harden is the hardening to add; "" is HardenNone. What an earlier run has hardened stays so.
 	Harden Hardening
+	// Slots is how many slots there shall be at least, for tenants at isolation level slot; 0 leaves them as they are.
+	// There never become fewer.
+	Slots int
 }
 
 // InitResult says what Init found and did.
 type InitResult struct {
 	Database     string
-	Created      bool      // the system tenant was not in the registry before
-	RolesCreated []string  // of docex_owner, docex_pool, docex_registry
-	RolesRekeyed []string  // those and the tenants' roles, when asked for
+	Created      bool     // the system tenant was not in the registry before
+	RolesCreated []string // of docex_owner, docex_pool, docex_registry, docex_switcher
+	RolesRekeyed []string // those, the slots and the tenants' roles, when asked for
+	Slots        int      // that this database has now; 0 while it is not prepared for isolation level slot
+	SlotsCreated int
 	Hardening    Hardening // of the database, now
 	RightsTaken  int       // by hardening, from PUBLIC
 	RegistryDSN  string    // for the proxy's configuration; without a password, which it derives
 }
 
 // Init creates what the proxy and docexctl need in a database: the registry's tables, the system tenant with its
-// tables, the roles docex_owner, docex_pool and docex_registry, the schema ext; and it takes the rights of PUBLIC on
+// tables, the roles docex_owner, docex_pool and docex_registry, the schema ext and, when asked to, docex_switcher and
+// the slots; and it takes the rights of PUBLIC on
 // the database and on schema public away. It can run again, also over a system tenant that DocEX has made, and then
 // completes what is missing.
 //
@@ -57,6 +63,9 @@ func (p *Provisioner) Init(ctx context.Context, r InitRequest) (InitResult, erro
 	withDefault(&r.Harden, HardenNone)
 	if r.Harden != HardenNone && r.Harden != HardenLight {
 		return InitResult{}, invalid("unknown hardening %q: %s or %s", r.Harden, HardenNone, HardenLight)
+	}
+	if r.Slots < 0 || r.Slots > mostSlots {
+		return InitResult{}, invalid("the number of slots is from 1 to %d, or 0 to leave them as they are, not %d", mostSlots, r.Slots)
 	}
 	if err := checkText("created-by", r.Actor); err != nil {
 		return InitResult{}, err
@@ -71,7 +80,7 @@ func (p *Provisioner) Init(ctx context.Context, r InitRequest) (InitResult, erro
 		return InitResult{}, err
 	}
 	p.logger.Info("registry initialised", slog.String("database", i.result.Database), slog.Bool("created", i.result.Created),
-		slog.Int("roles_created", len(i.result.RolesCreated)), slog.Int("roles_rekeyed", len(i.result.RolesRekeyed)))
+		slog.Int("roles_created", len(i.result.RolesCreated)), slog.Int("slots", i.result.Slots), slog.Int("roles_rekeyed", len(i.result.RolesRekeyed)))
 	return i.result, nil
 }
 
@@ -81,6 +90,7 @@ type initialisation struct {
 	*Provisioner
 	request InitRequest
 	result  InitResult
+	keyed   []string // roles that have been created, with the key at hand
 }
 
 func (i *initialisation) steps() []step {
@@ -92,6 +102,7 @@ func (i *initialisation) steps() []step {
 		{"create the system tenant's tables", func(ctx context.Context) error { return i.createBusinessTables(ctx, systemSchema) }},
 		{"register the system tenant", i.registerSystemTenant},
 		{"set the rights", i.setRights},
+		{"create the slots", i.createSlots},
 		{"harden the catalogs", i.hardenCatalogs},
 		{"set the passwords anew", i.rekey},
 		{"write the audit trail", i.recordEvent},
@@ -126,6 +137,15 @@ func (i *initialisation) createRoles(ctx context.Context) error {
 			return err
 		}
 		i.result.RolesCreated = append(i.result.RolesCreated, role.name)
+		i.keyed = append(i.keyed, role.name)
+	}
+	// Of another registry in this cluster, or of this one.
+	switcher, err := i.roleExists(ctx, systemRole{SwitcherRole, true})
+	if err != nil {
+		return err
+	}
+	if switcher {
+		existing = append(existing, SwitcherRole)
 	}
 	if i.request.Rekey || len(existing) == 0 {
 		return nil
@@ -134,6 +154,24 @@ func (i *initialisation) createRoles(ctx context.Context) error {
 		return &KeyMismatchError{Role: existing[0]}
 	}
 	return i.checkKey(ctx, i.key, existing...)
+}
+
+// createSlots also completes, in a database that has slots, what a newer version or another database's registry has
+// added.
+func (i *initialisation) createSlots(ctx context.Context) error {
+	prepared, err := i.slotsPrepared(ctx)
+	if err != nil || i.request.Slots == 0 && !prepared {
+		return err
+	}
+	created, slots, err := i.prepareSlots(ctx, i.key, i.request.Slots)
+	if err != nil {
+		return err
+	}
+	others, slotsCreated := withoutSlots(created)
+	i.keyed = append(i.keyed, created...)
+	i.result.RolesCreated = append(i.result.RolesCreated, others...)
+	i.result.Slots, i.result.SlotsCreated = slots, slotsCreated
+	return nil
 }
 
 // migrateRegistry runs all of the registry's files each time: they may run again, and a table that says which have
@@ -235,9 +273,9 @@ func (i *initialisation) rekey(ctx context.Context) error {
 	rows, err := i.tx.Query(ctx, `
 SELECT rolname, generation
   FROM (SELECT role_name, secret_generation FROM docex_system.tenant_route
-         UNION ALL SELECT unnest($1::text[]), $2) AS known (name, generation)
+         UNION ALL SELECT rolname, $2 FROM pg_roles WHERE rolname = ANY ($1) OR rolname ~ $3) AS known (name, generation)
   JOIN pg_roles ON rolname = name
- ORDER BY rolname`, []string{PoolRole, RegistryRole}, firstGeneration)
+ ORDER BY rolname`, []string{PoolRole, RegistryRole, SwitcherRole}, firstGeneration, slotPattern)
 	if err != nil {
 		return err
 	}
@@ -250,7 +288,7 @@ SELECT rolname, generation
 		return err
 	}
 	for _, role := range roles {
-		if slices.Contains(i.result.RolesCreated, role.Role) {
+		if slices.Contains(i.keyed, role.Role) {
 			continue
 		}
 		if err := i.setPassword(ctx, role.Role, derivedVerifier(i.key, role.Role, role.Generation)); err != nil {
@@ -262,13 +300,9 @@ SELECT rolname, generation
 }
 
 func (i *initialisation) recordEvent(ctx context.Context) error {
-	if !i.result.Created && len(i.result.RolesCreated) == 0 && len(i.result.RolesRekeyed) == 0 && i.result.RightsTaken == 0 {
+	detail := rolesDetail{i.result.RolesCreated, i.result.SlotsCreated, len(i.result.RolesRekeyed), i.result.RightsTaken}
+	if !i.result.Created && len(detail.RolesCreated) == 0 && detail.SlotsCreated == 0 && detail.RolesRekeyed == 0 && detail.RightsTaken == 0 {
 		return nil
 	}
-	detail := struct {
-		RolesCreated []string `json:"roles_created,omitempty"`
-		RolesRekeyed int      `json:"roles_rekeyed,omitempty"`
-		RightsTaken  int      `json:"rights_taken,omitempty"`
-	}{i.result.RolesCreated, len(i.result.RolesRekeyed), i.result.RightsTaken}
 	return registry.InsertEvent(ctx, i.tx, registry.SystemTenantID, "init", i.request.Actor, detail)
 }

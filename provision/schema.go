@@ -60,6 +60,11 @@ func schemaName(template string, id registry.TenantID) (string, error) {
 // other users of the cluster; the schema's already is, and psql's \dn and \du then read alike.
 func RoleName(_ registry.TenantID, schema string) string { return schema }
 
+// tenantSearchPath is where a tenant's unqualified names are looked for. public comes last: DocEX keeps pgvector there.
+func tenantSearchPath(schema string) string {
+	return strings.Join([]string{quote(schema), extensionSchema, "public"}, ", ")
+}
+
 // createBusinessTables creates what is missing of DocEX's tables in a schema, owned by the current role.
 func (w *work) createBusinessTables(ctx context.Context, schema string) error {
 	// pg_catalog is searched first although, and because, it is not named.

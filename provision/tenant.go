@@ -22,7 +22,7 @@ type TenantRequest struct {
 	ID             registry.TenantID
 	DisplayName    string             // "": the id
 	CreatedBy      string             // "": "cli_user", as DocEX writes
-	Isolation      registry.Isolation // "": role; slot cannot be provisioned
+	Isolation      registry.Isolation // "": role
 	Database       string             // of a tenant at level database, in the same server; "": the schema's name
 	Server         string             // the proxy's name of the server that DSN points to; "": "main"
 	IfNotExists    bool               // answer with the tenant that is there instead of ErrExists
@@ -31,7 +31,8 @@ type TenantRequest struct {
 
 // CreateTenant creates a tenant as DocEX would, and what DocEX does not have: a login role that is confined to the
 // tenant's schema, and a route. All or nothing. The tenant can be used when it returns. At level trusted the shared
-// login docex_pool may become the role; at level database the schema is in a database of its own, and what a run
+// login docex_pool may become the role; at level slot docex_switcher may lend it to the slots, which are made with the
+// first such tenant where Init has not; at level database the schema is in a database of its own, and what a run
 // that was killed has left of one is dropped by the next run for the same tenant.
 //
 // Errors: *registry.InvalidTenantIDError, *InvalidRequestError, ErrExists (also for the loser of two that create the
@@ -124,7 +125,7 @@ func newCreation(p *Provisioner, r TenantRequest) (*creation, error) {
 
 func checkIsolation(r TenantRequest) error {
 	switch r.Isolation {
-	case registry.IsolationRole, registry.IsolationTrusted:
+	case registry.IsolationRole, registry.IsolationSlot, registry.IsolationTrusted:
 		if r.Database != "" {
 			return invalid("a tenant at isolation %s is in the registry's database and cannot have %q: that takes isolation %s",
 				r.Isolation, r.Database, registry.IsolationDatabase)
@@ -133,8 +134,8 @@ func checkIsolation(r TenantRequest) error {
 	case registry.IsolationDatabase:
 		return nil
 	default:
-		return invalid("this version provisions the isolation levels %s, %s and %s, not %q",
-			registry.IsolationRole, registry.IsolationTrusted, registry.IsolationDatabase, r.Isolation)
+		return invalid("the isolation levels are %s, %s, %s and %s, not %q",
+			registry.IsolationRole, registry.IsolationSlot, registry.IsolationTrusted, registry.IsolationDatabase, r.Isolation)
 	}
 }
 
@@ -169,10 +170,28 @@ func (c *creation) enterForTenant(ctx context.Context) error {
 	if err := c.enter(ctx); err != nil {
 		return err
 	}
-	if err := c.checkKey(ctx, c.key, RegistryRole); err != nil {
+	if err := c.checkServer(ctx); err != nil {
 		return err
 	}
 	return c.lock(ctx, "pg_advisory_xact_lock", tenantLockClass, string(c.tenant.ID))
+}
+
+// checkServer refuses a key that is not the one of the server's roles and, at level slot, a server where it is no wall.
+func (c *creation) checkServer(ctx context.Context) error {
+	roles := []string{RegistryRole}
+	if c.tenant.Route.Isolation == registry.IsolationSlot {
+		if err := c.refuseOldServer(ctx); err != nil {
+			return err
+		}
+		exists, err := c.roleExists(ctx, systemRole{SwitcherRole, true})
+		if err != nil {
+			return err
+		}
+		if exists {
+			roles = append(roles, SwitcherRole)
+		}
+	}
+	return c.checkKey(ctx, c.key, roles...)
 }
 
 // refuseExisting never adopts: DocEX silently takes over a schema that happens to be there, with whatever it holds.
@@ -290,16 +309,26 @@ func (c *creation) grantSharedRights(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// public comes last: DocEX keeps pgvector there.
-	err = c.exec(ctx, "ALTER ROLE "+role+" IN DATABASE "+database+" SET search_path = "+
-		strings.Join([]string{quote(c.tenant.SchemaName), extensionSchema, "public"}, ", "))
-	if err == nil && c.tenant.Route.Isolation == registry.IsolationTrusted {
-		err = c.lendToPool(ctx)
+	err = c.exec(ctx, "ALTER ROLE "+role+" IN DATABASE "+database+" SET search_path = "+tenantSearchPath(c.tenant.SchemaName))
+	if err == nil {
+		err = c.lend(ctx)
 	}
 	if err != nil || c.superuser {
 		return err
 	}
 	return c.exec(ctx, "REVOKE "+role+" FROM CURRENT_USER")
+}
+
+// lend lets the role that the proxy switches with at some levels get at the tenant's.
+func (c *creation) lend(ctx context.Context) error {
+	switch c.tenant.Route.Isolation {
+	case registry.IsolationTrusted:
+		return c.lendToPool(ctx)
+	case registry.IsolationSlot:
+		return c.prepareFirstSlots(ctx)
+	default:
+		return nil
+	}
 }
 
 // verify sees to it that the tenant will work: a GRANT without the right to grant is a warning for Postgres.

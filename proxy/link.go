@@ -24,7 +24,6 @@ type link struct {
 	tenant   *metrics.Tenant
 	settings relay.Pairs
 	target   pool.Target
-	key      cancelKey
 	settle   func()        // waits until interrupt has run for the end of ctx
 	progress chan struct{} // a hint, for a client that is held back, that the server has answered something
 
@@ -33,8 +32,9 @@ type link struct {
 	conn     *pool.Conn              // attached
 	waiting  context.CancelCauseFunc // set while a server connection is waited for
 	watchdog watchdog
-	closing  bool // conn is not given back any more
-	draining bool // the session ends when it is detached
+	closing  bool   // conn is not given back any more
+	draining bool   // the session ends when it is detached
+	heir     driver // has the machine now, nil while the link has it
 
 	toClient, toServer sync.Mutex     // held while writing to that side
 	reader             sync.WaitGroup // the goroutine that reads conn
@@ -43,10 +43,14 @@ type link struct {
 
 // run relays until the client says goodbye, one side fails, or the session is ended. The error is the reason.
 func (l *link) run() error {
-	in := inbox{size: clientBuffer}
+	return l.relay(&inbox{size: clientBuffer})
+}
+
+// relay is run with what of the client has been read already.
+func (l *link) relay(in *inbox) error {
 	var out relay.Output
 	for {
-		verdict, err := l.fromClient(&in, &out)
+		verdict, err := l.fromClient(in, &out)
 		if err != nil {
 			return err
 		}
@@ -58,7 +62,7 @@ func (l *link) run() error {
 		case relay.Hold:
 			err = l.awaitProgress()
 		default:
-			err = l.read(&in)
+			err = l.read(in)
 		}
 		if err != nil {
 			return ended(l.ctx, err)
@@ -170,14 +174,9 @@ func (l *link) join(conn *pool.Conn, out *relay.Output, read bool) error {
 		conn.Destroy()
 		return errIsolationChanged // no session runs on a connection that it does not know how to make its own
 	}
-	state, ok := conn.State.(*relay.Server)
-	if !ok {
-		state = relay.NewServer(conn.Parameters(), l.o.ServerStatements)
-		conn.State = state
-	}
 	l.attached(conn)
 	l.conn = conn
-	l.machine.Attach(state, out)
+	l.machine.Attach(stateOf(conn, l.o.ServerStatements).machine, out)
 	if read {
 		l.reader.Add(1)
 		go l.readServer(conn)
@@ -207,7 +206,7 @@ func (l *link) login(known *knownParameters) error {
 		l.machine.Detach()
 		l.conn = nil
 		l.mu.Unlock()
-		conn.Release()
+		giveBack(conn)
 	} else {
 		l.mu.Unlock()
 		l.reader.Add(1)
@@ -285,7 +284,7 @@ func (l *link) flushReleasing(out *relay.Output, conn *pool.Conn, released bool)
 	}
 	l.mu.Unlock()
 	l.cancels.Wait() // none can begin any more: conn is nil
-	conn.Release()
+	giveBack(conn)
 	defer out.Reset()
 	if len(toClient) == 0 {
 		return nil
@@ -293,10 +292,22 @@ func (l *link) flushReleasing(out *relay.Output, conn *pool.Conn, released bool)
 	return l.writeClient(toClient)
 }
 
+// giveBack ends a lease that leaves the connection fit for others of its tenant.
+func giveBack(conn *pool.Conn) {
+	if state, ok := conn.State.(*serverState); ok && state.machine.Strayed() {
+		conn.Unsettle()
+	}
+	conn.Release()
+}
+
 // cancel passes a client's cancel request on, to the connection that serves it now and to no other: the connection is
 // not given back before the server has dealt with the request. While the session waits for one, the wait ends.
 func (l *link) cancel(ctx context.Context) error {
 	l.mu.Lock()
+	if heir := l.heir; heir != nil {
+		l.mu.Unlock()
+		return heir.cancel(ctx)
+	}
 	conn := l.conn
 	if conn == nil || !l.machine.Busy() || l.closing {
 		if l.waiting != nil {
@@ -314,6 +325,11 @@ func (l *link) cancel(ctx context.Context) error {
 // drain ends the session, at once between transactions and else when it gives its server connection back.
 func (l *link) drain() {
 	l.mu.Lock()
+	if heir := l.heir; heir != nil {
+		l.mu.Unlock()
+		heir.drain()
+		return
+	}
 	l.draining = true
 	idle := l.waiting == nil && !l.machine.Busy() && l.machine.Status() == 'I'
 	l.mu.Unlock()
@@ -349,11 +365,15 @@ func (l *link) close() {
 	l.watchdog.stop()
 	l.conn = nil
 	l.mu.Unlock()
-	if conn == nil {
-		return
+	if conn != nil {
+		discard(l.ctx, conn, busy)
 	}
+}
+
+// discard closes the connection of a session that has ended on it. What runs there is canceled.
+func discard(ctx context.Context, conn *pool.Conn, busy bool) {
 	if busy {
-		ctx, stop := context.WithTimeout(context.WithoutCancel(l.ctx), abandonTimeout)
+		ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), abandonTimeout)
 		defer stop()
 		conn.Cancel(ctx) //nolint:errcheck // the query then runs to its end, as without a proxy
 	}

@@ -8,25 +8,38 @@ import (
 
 	"github.com/docex-proxy/docex-proxy/metrics"
 	"github.com/docex-proxy/docex-proxy/pool"
+	"github.com/docex-proxy/docex-proxy/proxy/reactor"
+	"github.com/docex-proxy/docex-proxy/registry"
 	"github.com/docex-proxy/docex-proxy/router"
 )
+
+// HasReactors says whether sessions can be carried by reactors on this system.
+const HasReactors = reactor.Supported
 
 // routeFinder decides where a startup message goes; router.Router has it.
 type routeFinder interface {
 	Route(ctx context.Context, start router.Startup) (router.Route, error)
 }
 
-// acquirer leases server connections; pool.Set has it.
+// acquirer leases server connections; pool.Set has it. Ask is for those who must not wait.
 type acquirer interface {
 	Acquire(ctx context.Context, target pool.Target, limit int) (*pool.Conn, error)
+	Ask(r *pool.Request, target pool.Target, limit int) (*pool.Conn, error)
 }
 
 // Options is what a Server is made with. A duration of 0 is no limit, except where it says otherwise.
 type Options struct {
-	Router  routeFinder
-	Pool    acquirer
+	Router routeFinder
+	Pool   acquirer
+	// Rotated asks the registry, past what is known of the tenant, whether its role has a secret of another generation by
+	// now. When it has, the Router knows afterwards. nil: not asked.
+	Rotated func(ctx context.Context, id registry.TenantID, generation int) bool
 	Metrics *metrics.Metrics
 	Logger  *slog.Logger
+
+	// Reactors is how many threads carry the sessions of clients without TLS; 0: goroutines carry them all. More than 0
+	// needs HasReactors.
+	Reactors int
 
 	// TLS is for clients; nil: SSLRequest is answered N. GetCertificate has to be set, and to fill in Leaf.
 	TLS         *tls.Config

@@ -24,6 +24,8 @@ type Server struct {
 	senders    senders
 	cancels    cancelTable
 	lastID     atomic.Uint64
+	hosts      []*host  // the reactors, none where there are only goroutines. Of Serve
+	encrypted  sync.Map // names of servers whose connections speak TLS
 
 	connections sync.WaitGroup
 	rechecks    sync.WaitGroup
@@ -52,6 +54,11 @@ func New(o Options) *Server {
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	running, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
+	if err := s.openHosts(); err != nil {
+		l.Close()
+		return err
+	}
+	defer s.closeHosts()
 	context.AfterFunc(ctx, func() { l.Close() })
 	ticks, stopTicks := context.WithCancel(ctx)
 	defer stopTicks()
@@ -69,7 +76,8 @@ func (s *Server) accept(ctx, running context.Context, l net.Listener) error {
 		switch {
 		case err == nil:
 			pause = 0
-			s.connections.Go(func() { s.handle(running, conn) })
+			s.connections.Add(1) // until gone
+			go s.handle(running, conn)
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, net.ErrClosed):
@@ -85,25 +93,24 @@ func (s *Server) accept(ctx, running context.Context, l net.Listener) error {
 	}
 }
 
-// handle is the goroutine of one client connection.
+// handle is the goroutine of one client connection, at first at least.
 func (s *Server) handle(running context.Context, conn net.Conn) {
-	began := time.Now()
 	ctx, end := context.WithCancelCause(running)
-	session := &session{server: s, o: &s.o, id: s.lastID.Add(1), client: conn, ctx: ctx, end: end}
+	session := &session{server: s, o: &s.o, id: s.lastID.Add(1), client: conn, remote: conn.RemoteAddr(), began: time.Now(), ctx: ctx, end: end}
 	s.o.Metrics.ClientConnected()
-	defer s.o.Metrics.ClientDisconnected()
 	// The raw connection, because a session's own may be in the middle of becoming TLS.
-	settle := onEnd(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) }) //nolint:errcheck
-	err := s.enter()
-	if err == nil {
-		err = ended(ctx, session.serve())
-		session.hangUp()
-		s.leave(session)
+	session.settle = onEnd(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) }) //nolint:errcheck
+	if err := s.enter(); err != nil {
+		session.part(err)
+		return
 	}
-	end(nil)
-	settle()
-	session.finish(err, began)
-	session.client.Close()
+	session.serve()
+}
+
+// gone counts a connection out for good.
+func (s *Server) gone() {
+	s.o.Metrics.ClientDisconnected()
+	s.connections.Done()
 }
 
 // enter counts a connection in, or refuses it.
@@ -153,14 +160,14 @@ func (s *Server) admit(sess *session, route router.Route) error {
 	s.tenants[id][sess] = struct{}{}
 	s.startups--
 	sess.route.Store(&route)
-	sess.link = sess.newLink(route)
+	sess.drive(sess.newLink(route))
 	s.o.Metrics.SessionOpened(string(id))
 	return nil
 }
 
 // dismiss takes a session out.
 func (s *Server) dismiss(session *session) {
-	s.cancels.withdraw(session.link.key)
+	s.cancels.withdraw(session.key)
 	id := session.route.Load().Tenant.ID
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,7 +180,7 @@ func (s *Server) dismiss(session *session) {
 // cancel serves a CancelRequest. Postgres answers none, whether or not the key is known (section 55.2.8).
 func (s *Server) cancel(ctx context.Context, key cancelKey) error {
 	if session := s.cancels.find(key); session != nil {
-		if err := session.link.cancel(ctx); err != nil {
+		if err := session.driver().cancel(ctx); err != nil {
 			s.o.Logger.Warn("cannot pass a cancel request on", "error", err)
 		}
 	}
@@ -233,7 +240,7 @@ func (s *Server) drain(stop context.CancelCauseFunc) {
 	s.draining = true
 	s.mu.Unlock()
 	for _, session := range s.concerned("*") {
-		session.link.drain()
+		session.driver().drain()
 	}
 	done := make(chan struct{})
 	go func() { s.connections.Wait(); close(done) }()
@@ -247,10 +254,35 @@ func (s *Server) drain(stop context.CancelCauseFunc) {
 	}
 }
 
-// acquire leases a server connection for the session's present route.
+// acquire leases a server connection for the session's present route. Where the server does not let the role in, its
+// secret may have been rotated a moment ago and this proxy not been told yet: then the registry is asked, and the
+// client does not get to know.
 func (s *session) acquire(ctx context.Context) (*pool.Conn, error) {
-	route := s.route.Load()
-	return s.o.Pool.Acquire(ctx, route.Target, route.MaxConnections)
+	for {
+		route := s.route.Load()
+		conn, err := s.o.Pool.Acquire(ctx, route.Target, route.MaxConnections)
+		if err == nil || !loginRefused(err) || !s.rerouted(ctx, route) {
+			return conn, err
+		}
+	}
+}
+
+// rerouted reports whether the session has another target by now than what the route says.
+func (s *session) rerouted(ctx context.Context, route *router.Route) bool {
+	if s.route.Load().Target == route.Target && s.o.Rotated != nil &&
+		s.o.Rotated(ctx, route.Tenant.ID, route.Tenant.Route.SecretGeneration) {
+		s.recheck(ctx)
+	}
+	return ctx.Err() == nil && s.route.Load().Target != route.Target
+}
+
+// loginRefused reports whether a server has refused a role, as such or for its password.
+func loginRefused(err error) bool {
+	refusal, ok := errors.AsType[interface {
+		error
+		SQLState() string
+	}](err)
+	return ok && (refusal.SQLState() == "28P01" || refusal.SQLState() == "28000")
 }
 
 // refusedLevel keeps a wrong password out of the errors, and a port scan out of everything.

@@ -26,20 +26,38 @@ type session struct {
 	o      *Options
 	id     uint64
 
-	client      net.Conn          // the TLS connection once there is one
+	client      net.Conn // the TLS connection once there is one; nil while a reactor has the socket
+	remote      net.Addr // the client's
+	began       time.Time
 	tls         *tls.Conn         // nil without TLS
 	certificate *x509.Certificate // the one we showed
 
 	ctx context.Context // ends with the session; its cause is the reason
 	end context.CancelCauseFunc
+	// settle waits until the end of ctx has interrupted the client's socket, or will not any more.
+	settle func()
 
-	start router.Startup               // what the client said, to be judged again when the registry changes
-	route atomic.Pointer[router.Route] // nil before the login
-	link  *link
+	start  router.Startup               // what the client said, to be judged again when the registry changes
+	route  atomic.Pointer[router.Route] // nil before the login
+	key    cancelKey                    // zero before the login's end
+	driven atomic.Pointer[driver]       // what carries the session, nil before the login
 }
 
-// serve is the story of one client connection. The error says why it ended, nil when the client said goodbye.
-func (s *session) serve() error {
+// serve is the story of one client connection, to its end, or until a reactor takes the session over. The story then
+// ends there, in the same way: with conclude.
+func (s *session) serve() {
+	err := s.logIn()
+	if err == nil && s.key != (cancelKey{}) {
+		if s.handOver() {
+			return
+		}
+		err = s.driver().(*link).run()
+	}
+	s.conclude(err)
+}
+
+// logIn brings a client to its session. A request to cancel is served, and has none.
+func (s *session) logIn() error {
 	said, err := s.open(s.ctx)
 	if err != nil {
 		return err
@@ -58,12 +76,28 @@ func (s *session) serve() error {
 	if err := s.server.admit(s, route); err != nil {
 		return err
 	}
-	defer s.server.dismiss(s)
 	s.recheck(s.ctx) // what changed while the client proved itself was told to nobody
-	if err := s.welcome(); err != nil {
-		return err
+	return s.welcome()
+}
+
+// conclude ends the connection, for the reason given, nil when the client said goodbye.
+func (s *session) conclude(err error) {
+	err = ended(s.ctx, err)
+	if driver := s.driver(); driver != nil {
+		s.server.dismiss(s)
+		driver.close()
 	}
-	return s.link.run()
+	s.server.leave(s)
+	s.part(err)
+}
+
+// part takes leave of the client.
+func (s *session) part(err error) {
+	s.end(nil)
+	s.settle()
+	s.finish(err)
+	s.client.Close()
+	s.server.gone()
 }
 
 // welcome brings the login to its end: the parameters of the tenant's server with the client's settings applied, our
@@ -74,8 +108,8 @@ func (s *session) welcome() error {
 		return context.Cause(s.ctx) // checked after the deadline is lifted, so that an end is never overwritten
 	}
 	key := s.server.cancels.issue(s)
-	s.link.key = key
-	if err := s.link.login(s.server.known); err != nil {
+	s.key = key
+	if err := s.driver().(*link).login(s.server.known); err != nil {
 		return err
 	}
 	return s.say(&pgproto3.BackendKeyData{ProcessID: key.pid, SecretKey: key.secret}, &pgproto3.ReadyForQuery{TxStatus: 'I'})
@@ -89,16 +123,32 @@ func (s *session) newLink(route router.Route) *link {
 		acquire: s.acquire,
 		tenant:  s.o.Metrics.Tenant(string(route.Tenant.ID)),
 		machine: relay.NewSession(relay.Config{
-			ID: s.id, Settings: settings, Role: route.Role, Seed: seed(), Hears: s.hears(route),
+			ID: s.id, Settings: settings, Role: route.Role, Occupies: occupies(route), Seed: seed(), Hears: s.hears(route),
 			MaxStatementBytes: s.o.MaxStatementBytes, MaxStatements: s.o.MaxStatements,
 		}),
 		settings: settings,
-		attached: func(conn *pool.Conn) { s.server.senders.note(conn, route.Tenant.ID) },
+		attached: s.attached,
 		target:   route.Target,
 		progress: make(chan struct{}, 1),
 	}
 	l.settle = onEnd(s.ctx, l.interrupt)
 	return l
+}
+
+// attached is told of every server connection before it is used.
+func (s *session) attached(conn *pool.Conn) {
+	s.server.senders.note(conn, s.route.Load().Tenant.ID)
+	if conn.Encrypted() {
+		s.server.noteEncrypted(conn.Target().Server)
+	}
+}
+
+// occupies is relay.Config.Occupies.
+func occupies(route router.Route) string {
+	if route.Target.Slot {
+		return route.Target.Role
+	}
+	return ""
 }
 
 // hears is relay.Config.Hears: in a database that tenants share, a session hears its own tenant's connections of this
@@ -145,7 +195,7 @@ func (s *session) recheck(ctx context.Context) {
 	case err != nil: // nothing is known against the session
 	case route.Denied != nil:
 		s.end(&endedError{refusal: route.Denied})
-	case route.Role != s.route.Load().Role || route.Target.Shared != s.route.Load().Target.Shared:
+	case route.Role != s.route.Load().Role || route.Target.Shared != s.route.Load().Target.Shared || occupies(route) != occupies(*s.route.Load()):
 		s.end(errIsolationChanged) // the session's machine was made for the other level
 	default:
 		s.route.Store(&route)
@@ -153,14 +203,14 @@ func (s *session) recheck(ctx context.Context) {
 }
 
 // finish tells the client why its connection ends and writes the session's one line in the log.
-func (s *session) finish(err error, began time.Time) {
+func (s *session) finish(err error) {
 	user := s.start.Parameters["user"]
 	var gone *clientGoneError
 	reason, told := "client_closed", false
 	if err != nil && !errors.As(err, &gone) {
 		v := judge(err, user, s.o.ExposeTenantErrors)
 		reason = v.reason
-		if s.link == nil || !s.link.sawFatal() {
+		if driver := s.driver(); driver == nil || !driver.sawFatal() {
 			told = s.sayLast(v.response())
 		}
 	}
@@ -169,13 +219,13 @@ func (s *session) finish(err error, began time.Time) {
 		if reason != "client_closed" {
 			s.o.Metrics.SessionRefused(reason)
 		}
-		s.o.Logger.Log(s.ctx, refusedLevel(err), "connection refused", "client", s.client.RemoteAddr().String(), "user", user,
+		s.o.Logger.Log(s.ctx, refusedLevel(err), "connection refused", "client", s.remote.String(), "user", user,
 			"reason", reason, "error", text(err), "told", told)
 		return
 	}
 	s.o.Metrics.SessionClosed(string(route.Tenant.ID), reason)
-	s.o.Logger.Info("session ended", "tenant", string(route.Tenant.ID), "login", route.User, "client", s.client.RemoteAddr().String(),
-		"seconds", time.Since(began).Seconds(), "transactions", s.link.transactions(), "reason", reason, "error", text(err))
+	s.o.Logger.Info("session ended", "tenant", string(route.Tenant.ID), "login", route.User, "client", s.remote.String(),
+		"seconds", time.Since(s.began).Seconds(), "transactions", s.driver().transactions(), "reason", reason, "error", text(err))
 }
 
 // lastWords is how long a client gets to take its last message.
@@ -183,13 +233,6 @@ const lastWords = time.Second
 
 func (s *session) sayLast(m pgproto3.BackendMessage) bool {
 	return s.client.SetDeadline(time.Now().Add(lastWords)) == nil && s.say(m) == nil
-}
-
-// hangUp lets go of what the session still holds on the server's side.
-func (s *session) hangUp() {
-	if s.link != nil {
-		s.link.close()
-	}
 }
 
 // onEnd runs f once ctx has ended. settle waits until f has run, or is certain never to.

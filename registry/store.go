@@ -98,6 +98,15 @@ func (s *Store) Login(ctx context.Context, name string) (*Login, error) {
 	return readOne(ctx, s.pool, scanLogin, selectLogins+` WHERE l.login = $1`, name)
 }
 
+// Database is one on a server of the configuration.
+type Database struct{ Server, Name string }
+
+// SlotDatabases are those with tenants at isolation level slot.
+func (s *Store) SlotDatabases(ctx context.Context) ([]*Database, error) {
+	return readAll(ctx, s.pool, pgx.RowToAddrOfStructByPos[Database], `SELECT DISTINCT server, database_name
+  FROM docex_system.tenant_route WHERE isolation = 'slot' AND status <> 'deleted'`)
+}
+
 // Logins reads all logins, by name.
 func (s *Store) Logins(ctx context.Context) ([]*Login, error) {
 	return readAll(ctx, s.pool, scanLogin, selectLogins+` ORDER BY l.login`)

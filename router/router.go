@@ -111,8 +111,12 @@ func (r *Router) Route(ctx context.Context, start Startup) (Route, error) {
 		return route, nil
 	}
 	route.Settings = settingsOf(who.settings, tenant.SchemaName)
-	if route.Target = targetOf(tenant); tenant.Route.Isolation == registry.IsolationTrusted {
+	route.Target = targetOf(tenant)
+	switch tenant.Route.Isolation {
+	case registry.IsolationTrusted:
 		r.share(&route)
+	case registry.IsolationSlot:
+		seat(&route)
 	}
 	if route.MaxConnections = tenant.Route.Limits.MaxServerConnections; route.MaxConnections == 0 {
 		route.MaxConnections = r.o.TenantConnections
@@ -168,7 +172,7 @@ func (r *Router) judge(tenant *registry.Tenant, login *registry.Login, database,
 		return ErrProvisioning, ""
 	}
 	switch route.Isolation {
-	case registry.IsolationRole, registry.IsolationDatabase:
+	case registry.IsolationRole, registry.IsolationSlot, registry.IsolationDatabase:
 	case registry.IsolationTrusted:
 		if !r.o.AllowTrusted {
 			return ErrNotAllowed, string(route.Isolation)
@@ -187,10 +191,23 @@ func (r *Router) judge(tenant *registry.Tenant, login *registry.Login, database,
 func (r *Router) share(route *Route) {
 	t := &route.Target
 	route.Role = t.Role
+	carrySearchPath(route)
+	t.Role, t.Generation, t.Shared = r.o.PoolRole, 1, true
+}
+
+// seat puts a route on connections that log in as a slot: the pool makes them the role's, search_path comes with the
+// session.
+func seat(route *Route) {
+	carrySearchPath(route)
+	route.Target.Generation, route.Target.Slot = 0, true // the role's password is not used
+}
+
+// carrySearchPath makes the search_path one of the session's settings, on connections whose login does not set it.
+func carrySearchPath(route *Route) {
 	if _, named := route.Settings["search_path"]; !named {
-		route.Settings["search_path"] = t.SearchPath
+		route.Settings["search_path"] = route.Target.SearchPath
 	}
-	t.Role, t.Generation, t.SearchPath, t.Shared = r.o.PoolRole, 1, "", true
+	route.Target.SearchPath = ""
 }
 
 // targetOf names the server connections of a tenant that has its own: its login, its schema first.

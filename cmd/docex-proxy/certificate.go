@@ -24,7 +24,8 @@ func clientTLS(config configs.TLS) (*tls.Config, error) {
 	}
 	// No tickets: a resumed connection shows no certificate to which an authentication could be bound.
 	offered := &tls.Config{
-		GetCertificate: shown.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"postgresql"}, SessionTicketsDisabled: true,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return shown.get(), nil },
+		MinVersion:     tls.VersionTLS12, NextProtos: []string{"postgresql"}, SessionTicketsDisabled: true,
 	}
 	if config.ClientCAFile == "" {
 		return offered, nil
@@ -43,10 +44,11 @@ func clientTLS(config configs.TLS) (*tls.Config, error) {
 // certificateLook is how often the files are looked at, at most.
 const certificateLook = time.Second
 
-// certificateFile is a certificate that follows its files: a renewed one is shown to the next client, and nobody is
+// certificateFile is a certificate that follows its files: a renewed one is shown in the next handshake, and nobody is
 // dropped. While the new files are not readable, or do not fit each other, the old certificate stays.
 type certificateFile struct {
 	certFile, keyFile string
+	private           bool // a key that others may read is refused, as by libpq
 
 	mu       sync.Mutex
 	current  *tls.Certificate
@@ -54,7 +56,8 @@ type certificateFile struct {
 	looked   time.Time
 }
 
-func (f *certificateFile) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+// get may be called at the same time, after one load that succeeded.
+func (f *certificateFile) get() *tls.Certificate {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if now := time.Now(); now.Sub(f.looked) >= certificateLook {
@@ -63,10 +66,15 @@ func (f *certificateFile) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			_ = f.load() // the old one stays, as said above
 		}
 	}
-	return f.current, nil
+	return f.current
 }
 
 func (f *certificateFile) load() error {
+	if f.private {
+		if err := checkPrivate(f.keyFile); err != nil {
+			return err
+		}
+	}
 	modified, stampErr := f.stamps()                               // before the files are read: what changes in between is read at the next look
 	certificate, err := tls.LoadX509KeyPair(f.certFile, f.keyFile) // fills in Leaf
 	if err = cmp.Or(err, stampErr); err != nil {

@@ -33,11 +33,12 @@ type graph struct {
 	proxy       *proxy.Server
 
 	registryReached atomic.Bool
+	reached         chan struct{} // closed when registryReached turns true
 }
 
 // newGraph makes the parts in the order of the data path. It opens no connection.
 func newGraph(ctx context.Context, config *configs.Config, p prepared, logger *slog.Logger) (*graph, error) {
-	g := &graph{registryDSN: p.registryDSN, logger: logger, instruments: newInstruments()}
+	g := &graph{registryDSN: p.registryDSN, logger: logger, instruments: newInstruments(), reached: make(chan struct{})}
 	g.metrics = metrics.New(g.instruments, metrics.Options{MaxTenants: config.Metrics.MaxTenants})
 
 	// The store's pool is ended by close, not by the signal: sessions that drain may still ask.
@@ -123,8 +124,10 @@ func buildProxy(config *configs.Config, p prepared, g *graph) *proxy.Server {
 	return proxy.New(proxy.Options{
 		Router:                routes,
 		Pool:                  g.pools,
+		Rotated:               g.rotated,
 		Metrics:               g.metrics,
 		Logger:                g.logger,
+		Reactors:              p.reactors,
 		TLS:                   p.tls,
 		TLSRequired:           config.TLS.Required,
 		TrustLogins:           config.Auth.Trust,
@@ -165,6 +168,10 @@ func (g *graph) run(ctx context.Context, clients, status net.Listener, ready fun
 		defer stopServing()
 		return g.listenToRegistry(beside)
 	})
+	group.Go(func() error {
+		g.recoverSlots(beside)
+		return nil
+	})
 	if status != nil {
 		group.Go(func() error {
 			defer stopServing()
@@ -196,12 +203,43 @@ func (g *graph) registryChanged(payload string) {
 	g.pools.Drain(func(target pool.Target) bool { return target.Tenant == payload || payload == "*" })
 }
 
+// rotated asks the store itself whether a tenant's role has got another secret than the cache knows. The cache forgets
+// only then: a server that refuses a role for good costs no one else's entries, and a registry that is down none at all.
+func (g *graph) rotated(ctx context.Context, id registry.TenantID, generation int) bool {
+	tenant, err := g.store.Tenant(ctx, id)
+	if err != nil || tenant.Route == nil || tenant.Route.SecretGeneration == generation {
+		return false
+	}
+	g.cache.Forget(string(id))
+	return true
+}
+
 // registryConnected takes everything for changed, because changes may have been missed. Connections stay: a tenant
 // that has changed gets another target with its next session.
 func (g *graph) registryConnected() {
-	g.registryReached.Store(true)
+	if g.registryReached.CompareAndSwap(false, true) {
+		close(g.reached)
+	}
 	g.cache.ForgetAll()
 	g.proxy.RegistryChanged("*")
+}
+
+// recoverSlots takes back what a proxy that was killed has left in the middle of a switch.
+func (g *graph) recoverSlots(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-g.reached:
+	}
+	databases, err := g.store.SlotDatabases(ctx)
+	if err != nil {
+		g.logger.Warn("the slots were not looked at: each is when it is first used", "error", err)
+	}
+	for _, d := range databases {
+		if err := g.pools.Recover(ctx, d.Server, d.Name); err != nil && ctx.Err() == nil {
+			g.logger.Warn("the slots of a database were not looked at: each is when it is first used", "database", d.Name, "error", err)
+		}
+	}
 }
 
 // ready says why a balancer should send no clients here. A registry that is lost later is no reason: known tenants

@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/docex-proxy/docex-proxy/configs"
 	"github.com/docex-proxy/docex-proxy/internal/secret"
 	"github.com/docex-proxy/docex-proxy/pool"
+	"github.com/docex-proxy/docex-proxy/proxy"
 )
 
 const (
@@ -36,6 +39,7 @@ type prepared struct {
 	registryDSN string
 	servers     map[string]pool.Server
 	tls         *tls.Config // nil without a certificate
+	reactors    int         // 0: goroutines carry all sessions
 }
 
 // prepare reads the files that the configuration names. The error joins everything that is wrong with them.
@@ -55,11 +59,28 @@ func prepare(config *configs.Config) (prepared, error) {
 		return p, errors.New("registry.dsn: is not a URL") // the parser's own error may hold the password
 	}
 	p.registryDSN = withPassword(dsn, p.passwords)
-	p.servers, err = poolServers(config.Servers, dsn)
+	servers, err := serversOf(config.Servers, dsn)
 	attempt("servers", err)
+	p.servers = make(map[string]pool.Server, len(servers))
+	for _, name := range slices.Sorted(maps.Keys(servers)) {
+		p.servers[name], err = poolServer(servers[name])
+		attempt("servers."+name+".sslcert", err)
+	}
 	p.tls, err = clientTLS(config.TLS)
 	attempt("tls", err)
+	p.reactors, err = reactorsOf(config)
+	attempt("io", err)
 	return p, errors.Join(problems...)
+}
+
+func reactorsOf(config *configs.Config) (int, error) {
+	switch {
+	case config.IO == "goroutine" || config.IO == "auto" && !proxy.HasReactors:
+		return 0, nil
+	case !proxy.HasReactors:
+		return 0, fmt.Errorf("%s is not to be had on this system", config.IO)
+	}
+	return config.Reactors, nil
 }
 
 func loadPasswords(keyFile string) (passwords, error) {
@@ -91,26 +112,33 @@ func withPassword(dsn *url.URL, derive passwords) string {
 	return completed.String()
 }
 
-// poolServers converts the servers of the configuration. Without any, the registry's own server is the only one.
-func poolServers(configured map[string]configs.Server, registryDSN *url.URL) (map[string]pool.Server, error) {
-	if len(configured) == 0 {
-		server, err := registryServer(registryDSN)
-		if err != nil {
-			return nil, err
-		}
-		configured = map[string]configs.Server{mainServer: server}
+// serversOf are the servers of the configuration. Without any, the registry's own is the only one.
+func serversOf(configured map[string]configs.Server, registryDSN *url.URL) (map[string]configs.Server, error) {
+	if len(configured) > 0 {
+		return configured, nil
 	}
-	servers := make(map[string]pool.Server, len(configured))
-	for name, server := range configured {
-		servers[name] = pool.Server{
-			Host:           server.Host,
-			Port:           uint16(server.Port), // configs has checked its range
-			SSLMode:        server.SSLMode,
-			SSLRootCert:    server.SSLRootCert,
-			MaxConnections: server.MaxConnections,
-		}
+	server, err := registryServer(registryDSN)
+	if err != nil {
+		return nil, err
 	}
-	return servers, nil
+	return map[string]configs.Server{mainServer: server}, nil
+}
+
+// poolServer converts a server of the configuration and reads the certificate that is shown to it.
+func poolServer(server configs.Server) (pool.Server, error) {
+	converted := pool.Server{
+		Host:           server.Host,
+		Port:           uint16(server.Port), // configs has checked its range
+		SSLMode:        server.SSLMode,
+		SSLRootCert:    server.SSLRootCert,
+		MaxConnections: server.MaxConnections,
+	}
+	if server.SSLCert == "" {
+		return converted, nil
+	}
+	shown := &certificateFile{certFile: server.SSLCert, keyFile: server.SSLKey, private: true}
+	converted.ClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return shown.get(), nil }
+	return converted, shown.load()
 }
 
 // registryServer reads where a URL leads; its query says more than its host, as in libpq (section 34.1.1).
@@ -129,6 +157,7 @@ func registryServer(dsn *url.URL) (configs.Server, error) {
 	}
 	server.SSLMode = cmp.Or(query.Get("sslmode"), server.SSLMode)
 	server.SSLRootCert = query.Get("sslrootcert")
+	server.SSLCert, server.SSLKey = query.Get("sslcert"), query.Get("sslkey")
 	return server, nil
 }
 

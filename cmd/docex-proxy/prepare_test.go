@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -47,28 +48,34 @@ func TestTheRegistrysPasswordIsDerivedUnlessOneIsGiven(t *testing.T) {
 }
 
 func TestWithoutServersTheRegistrysIsMain(t *testing.T) {
-	for dsn, want := range map[string]pool.Server{
+	for dsn, want := range map[string]configs.Server{
 		"postgres://db/docex":                             {Host: "db", Port: 5432, SSLMode: "prefer", MaxConnections: 20},
 		"postgres://[::1]:5433/docex?sslmode=verify-full": {Host: "::1", Port: 5433, SSLMode: "verify-full", MaxConnections: 20},
 		"postgres:///docex?host=/run/pg&port=5434":        {Host: "/run/pg", Port: 5434, SSLMode: "prefer", MaxConnections: 20},
 		"postgres://db/docex?sslrootcert=/ca.pem":         {Host: "db", Port: 5432, SSLMode: "prefer", SSLRootCert: "/ca.pem", MaxConnections: 20},
+		"postgres://db/docex?sslcert=/a.crt&sslkey=/a.key": {
+			Host: "db", Port: 5432, SSLMode: "prefer", SSLCert: "/a.crt", SSLKey: "/a.key", MaxConnections: 20},
 	} {
-		got, err := poolServers(nil, parse(t, dsn))
+		got, err := serversOf(nil, parse(t, dsn))
 		if err != nil || len(got) != 1 || got["main"] != want {
 			t.Errorf("%s: got %+v, %v", dsn, got, err)
 		}
 	}
 	for _, dsn := range []string{"postgres:///docex", "postgres://db:99999/docex", "postgres://db/docex?port=0"} {
-		if got, err := poolServers(nil, parse(t, dsn)); err == nil {
+		if got, err := serversOf(nil, parse(t, dsn)); err == nil {
 			t.Errorf("%s: got %+v", dsn, got)
 		}
 	}
 }
 
 func TestConfiguredServersAreTakenAsTheyAre(t *testing.T) {
-	got, err := poolServers(map[string]configs.Server{"eu": {Host: "db2", Port: 5433, SSLMode: "require", MaxConnections: 3}}, parse(t, "postgres://db/docex"))
-	if err != nil || len(got) != 1 || got["eu"] != (pool.Server{Host: "db2", Port: 5433, SSLMode: "require", MaxConnections: 3}) {
-		t.Errorf("got %+v, %v", got, err)
+	config := configs.Default()
+	config.Registry.DSN = "postgres://db/docex"
+	config.Servers = map[string]configs.Server{"eu": {Host: "db2", Port: 5433, SSLMode: "require", MaxConnections: 3}}
+	got, err := prepare(config)
+	want := map[string]pool.Server{"eu": {Host: "db2", Port: 5433, SSLMode: "require", MaxConnections: 3}}
+	if err != nil || !reflect.DeepEqual(got.servers, want) {
+		t.Errorf("got %+v, %v", got.servers, err)
 	}
 }
 

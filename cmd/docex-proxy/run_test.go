@@ -84,6 +84,9 @@ func TestCheckConfigFindsEveryProblem(t *testing.T) {
 			"docex-proxy: master_key_file: ", "\n  servers: there are none", "\n  tls: open /nowhere/cert"}},
 		"in a server's certificates": {"registry: {dsn: postgres://db/docex}\nservers: {main: {host: db, sslmode: verify-full, sslrootcert: /nowhere/ca}}\n", []string{
 			"/nowhere/ca"}},
+		"in the proxy's certificates": {"registry: {dsn: postgres://db/docex}\nservers:\n  main: {host: db, sslcert: /nowhere/a.crt, sslkey: /nowhere/a.key}\n" +
+			"  eu: {host: db, sslcert: /nowhere/b.crt, sslkey: /nowhere/b.key}\n", []string{
+			"servers.eu.sslcert: ", "/nowhere/b.key", "servers.main.sslcert: ", "/nowhere/a.key"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, stdout, stderr := execute(t, "check-config", "--config", writeFile(t, "config.yaml", c.config))

@@ -18,6 +18,7 @@ import (
 // initFlags are the flags of the verb init.
 type initFlags struct {
 	actor, harden string
+	slots         int
 	rekey, dryRun bool
 }
 
@@ -27,7 +28,8 @@ func (c *cli) initCommand() *cobra.Command {
 		Use:   "init",
 		Short: "Create the registry, the system tenant and the proxy's roles",
 		Long: `init creates schema docex_system with the registry and the system tenant, the roles docex_owner, docex_pool and
-docex_registry, the schema ext and, where there is none, the master key. It can be run again and completes what is
+docex_registry, the schema ext and, where there is none, the master key. With --slots it also creates docex_switcher and
+the logins that tenants at isolation slot share, one for each server connection. It can be run again and completes what is
 missing. It takes the rights of PUBLIC on the database and on schema public away: a login that relied on them needs
 a GRANT afterwards.`,
 		Args: arguments(cobra.NoArgs),
@@ -37,6 +39,7 @@ a GRANT afterwards.`,
 	flags.StringVar(&f.actor, "created-by", "system", "`NAME` of who does it, for the registry")
 	flags.StringVar(&f.harden, "harden", string(provision.HardenNone), "take catalogs away from PUBLIC in this database: `LEVEL` none or light; "+
 		"light hides the activity, settings and row counts of others, and breaks, for logins that are no superusers, "+hardeningBreaks)
+	flags.IntVar(&f.slots, "slots", 0, "have at least `N` slots for tenants at isolation slot; there never become fewer (default: leave them as they are)")
 	flags.BoolVar(&f.rekey, "rekey", false, "derive the passwords of all roles from the key at hand; every proxy needs the same key afterwards")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print the SQL and change nothing")
 	flags.Bool("multi-tenancy-enabled", true, "accepted for DocEX's sake: it is always on")
@@ -63,12 +66,17 @@ func (c *cli) initialise(ctx context.Context, f initFlags) error {
 	if err != nil {
 		return err
 	}
-	result, err := provisioner.Init(ctx, provision.InitRequest{Actor: f.actor, Rekey: f.rekey, NewKey: created, Harden: provision.Hardening(f.harden)})
+	result, err := provisioner.Init(ctx, provision.InitRequest{
+		Actor: f.actor, Rekey: f.rekey, NewKey: created, Harden: provision.Hardening(f.harden), Slots: f.slots,
+	})
 	if is[*provision.KeyMismatchError](err) {
 		return keyMismatch(path, created && !f.dryRun, err)
 	}
 	if err != nil {
 		return err
+	}
+	if f.slots > 0 && f.slots < result.Slots {
+		c.warn(fmt.Sprintf("there are %d slots; init takes none away", result.Slots))
 	}
 	if f.dryRun {
 		return c.nothingChanged()
@@ -83,6 +91,8 @@ func (c *cli) initialise(ctx context.Context, f initFlags) error {
 		KeyCreated:   created,
 		Hardening:    string(result.Hardening),
 		RightsTaken:  result.RightsTaken,
+		Slots:        result.Slots,
+		SlotsCreated: result.SlotsCreated,
 	})
 }
 
@@ -119,6 +129,8 @@ type initView struct {
 	KeyCreated   bool     `json:"key_created"`
 	Hardening    string   `json:"hardening"`
 	RightsTaken  int      `json:"rights_taken"` // from PUBLIC, by this run
+	Slots        int      `json:"slots"`
+	SlotsCreated int      `json:"slots_created"`
 }
 
 func (c *cli) printInit(v initView) error {
@@ -131,6 +143,9 @@ func (c *cli) printInit(v initView) error {
 		fmt.Fprintln(w, "  System Tenant:\t_docex_system_")
 		if len(v.RolesCreated) > 0 {
 			fmt.Fprintf(w, "  Roles created:\t%s\n", strings.Join(v.RolesCreated, ", "))
+		}
+		if v.Slots > 0 {
+			fmt.Fprintf(w, "  Slots:\t%d; %d of them created now\n", v.Slots, v.SlotsCreated)
 		}
 		if len(v.RolesRekeyed) > 0 {
 			fmt.Fprintf(w, "  Roles rekeyed:\t%d\n", len(v.RolesRekeyed))

@@ -13,8 +13,8 @@ import (
 )
 
 func (c *cli) tenantCommand() *cobra.Command {
-	command := group(&cobra.Command{Use: "tenant", Short: "Create, list and show tenants"})
-	command.AddCommand(c.tenantCreateCommand(), c.tenantListCommand(), c.tenantShowCommand())
+	command := group(&cobra.Command{Use: "tenant", Short: "Create, list, show and rotate tenants"})
+	command.AddCommand(c.tenantCreateCommand(), c.tenantListCommand(), c.tenantShowCommand(), c.tenantRotateCommand())
 	return command
 }
 
@@ -32,6 +32,8 @@ func (c *cli) tenantCreateCommand() *cobra.Command {
 		Long: `create makes a tenant that can be used when it returns, or nothing. Its isolation is one of
 
   role      a login role of its own, with rights on its schema only; the wall is Postgres's
+  slot      as role, and the proxy may use connections that tenants share: each logs in as a slot, which has no right,
+            and is lent the tenant's role for one SET ROLE; the wall is Postgres's, from version 15
   database  as role, in a database of its own on the same server, so that catalogs are apart too
   trusted   as role, and the proxy may use connections that tenants share and SET ROLE on them; this does not stop
             a client that sends RESET ROLE or SET ROLE itself from becoming any other trusted tenant`,
@@ -42,7 +44,7 @@ func (c *cli) tenantCreateCommand() *cobra.Command {
 	flags.StringVar(&f.id, "tenant-id", "", "the `ID`, as DocEX spells it")
 	flags.StringVar(&f.displayName, "display-name", "", "`NAME` for people (default: the id)")
 	flags.StringVar(&f.createdBy, "created-by", "cli_user", "`NAME` of who does it, for the registry")
-	flags.StringVar(&f.isolation, "isolation", "", "`LEVEL` of isolation: role, database or trusted (default role)")
+	flags.StringVar(&f.isolation, "isolation", "", "`LEVEL` of isolation: role, slot, database or trusted (default role)")
 	flags.StringVar(&f.strategy, "isolation-strategy", "", "as DocEX spells it: schema, or database")
 	flags.StringVar(&f.database, "database", "", "`NAME` of the tenant's database, at isolation database (default: the schema's name)")
 	flags.StringVar(&f.server, "server", "", "the proxy's `NAME` of the server (default main)")

@@ -29,13 +29,14 @@ var rooms = map[string]room{
 		why:  "docexctl works on Postgres and never needs the data path",
 	},
 	"proxy": {
-		ours: []string{"proxy/relay", "router", "pool", "metrics", "registry", "internal/scram"},
+		ours: []string{"proxy/reactor", "proxy/relay", "router", "pool", "metrics", "registry", "internal/scram"},
 		why:  "a session makes two calls outward, route and acquire; it neither reads the registry nor provisions",
 	},
 	"proxy/relay": {
 		barred: []string{"net", "net/http", "os", "time", "context", "crypto/tls"},
 		why:    "the session's state machine knows no socket and no clock, so that it can be tested as a value and driven in more than one way",
 	},
+	"proxy/reactor": {why: "it waits for descriptors and for times, and does not know what they are for"},
 	"router": {
 		ours:   []string{"registry", "pool"},
 		barred: []string{"net", "net/http", "crypto/tls", "database/sql"},
@@ -45,8 +46,9 @@ var rooms = map[string]room{
 		ours: []string{"metrics"},
 		why:  "the registry says what is, and cannot open a connection of a tenant or change what is",
 	},
+	"pool/slots": {why: "it switches connections of its own; which, and for whom, the pool says"},
 	"pool": {
-		ours: []string{"metrics"},
+		ours: []string{"metrics", "pool/slots", "internal/scram"},
 		why:  "the pool cannot ask who a tenant is: its targets come complete",
 	},
 	"provision": {
@@ -62,6 +64,7 @@ var rooms = map[string]room{
 	"internal/archtest":  {why: "it reads the project from outside"},
 	"internal/pgtest":    {ours: []string{"internal/localpg"}, why: "it gives tests a Postgres, nothing else"},
 	"examples/pgx":       {why: "a user's program: an ordinary driver, nothing of the project"},
+	"e2e/compat":         {ours: []string{"internal/localpg"}, why: "a black box too: it speaks to the programs as drivers do"},
 	"e2e/isolation":      {ours: []string{"internal/localpg"}, why: "a black box too: it attacks the programs as a tenant would"},
 	"e2e":                {why: "a black box: it runs the programs, and would not notice what they really do if it used their packages"},
 }
@@ -74,8 +77,8 @@ type library struct {
 
 // libraries are the prefixes of import paths; the longest that fits an import decides.
 var libraries = map[string]library{
-	"github.com/jackc/pgx/v5":                    {[]string{"registry", "provision", "internal/pgtest", "e2e", "e2e/isolation", "examples/pgx"}, "SQL is for these; the proxy itself speaks the protocol"},
-	"github.com/jackc/pgx/v5/pgconn":             {[]string{"registry", "provision", "pool", "internal/pgtest", "e2e", "e2e/isolation"}, "pool dials and authenticates with pgconn, and takes the connection out of it"},
+	"github.com/jackc/pgx/v5":                    {[]string{"registry", "provision", "internal/pgtest", "e2e", "e2e/churn", "e2e/compat", "e2e/isolation", "examples/pgx"}, "SQL is for these; the proxy itself speaks the protocol"},
+	"github.com/jackc/pgx/v5/pgconn":             {[]string{"registry", "provision", "pool", "pool/slots", "internal/pgtest", "e2e", "e2e/churn", "e2e/compat", "e2e/isolation"}, "pool dials and authenticates with pgconn, and takes the connection out of it"},
 	"github.com/jackc/pgx/v5/pgproto3":           {nil, "two families of message types must not meet: the proxy's is pgproto3/v2"},
 	"github.com/jackc/pgproto3/v2":               {[]string{"proxy"}, "messages are decoded where sessions begin, and nowhere on the hot path"},
 	"github.com/jackc/puddle/v2":                 {[]string{"pool"}, "pooling is decided in one place"},

@@ -35,6 +35,7 @@ func (p Pins) Names() []string {
 type answer struct {
 	settings map[string]string
 	pins     Pins
+	strayed  bool // from Config.Occupies
 	failed   bool
 }
 
@@ -53,6 +54,9 @@ const (
 		` WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())`
 	askPrepare = ` UNION ALL SELECT '', 'prepare' WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)`
 )
+
+// strayed is in the answer when the session is not at its role any more.
+const strayed = "strayed"
 
 // ask sends the question what the session's state is now. Only the parts that may have changed are asked for,
 // besides the settings: some of the views are dear, or closed to tenants.
@@ -74,6 +78,9 @@ func (s *Session) ask(out *Output) {
 			sql.WriteString(part.sql)
 		}
 	}
+	if s.cfg.Occupies != "" {
+		sql.WriteString(" UNION ALL SELECT '', '" + strayed + "' WHERE CURRENT_USER OPERATOR(pg_catalog.<>) " + quote(s.cfg.Occupies))
+	}
 	s.asked, s.leaves, s.asking = s.leaves, 0, true
 	s.answer = answer{settings: make(map[string]string)}
 	out.ToServer.keep(s.ownQuery(out.ToServer.own(), sql.String(), expectAnswer))
@@ -94,6 +101,8 @@ func (a *answer) row(body []byte) {
 		if !null && value != "" || !strings.Contains(name, ".") {
 			a.settings[name] = value
 		}
+	case value == strayed:
+		a.strayed = true
 	default:
 		for i, pin := range pinNames {
 			if pin == value {
@@ -128,6 +137,7 @@ func (s *Session) takeAnswer(out *Output) {
 		s.pins |= PinUnknown
 		return
 	}
+	s.server.strayed = s.answer.strayed
 	s.newPins |= s.answer.pins &^ s.pins
 	s.pins = s.answer.pins | s.pins&PinUnknown // what could not be seen once is not gone because it is not asked for now
 	s.server.applied = NewPairs(s.answer.settings)

@@ -37,6 +37,9 @@ type Config struct {
 	// session and feeds Postgres's random().
 	Role string
 	Seed uint64
+	// Occupies is the role that the connection is given to the session with, where the session's own SQL can leave that role
+	// and not come back; "" where it cannot leave, or where Role says what it has to be. See Server.Strayed.
+	Occupies string
 	// Hears says whether notifications of a server process are for this session; nil hears all. Postgres delivers them
 	// to whoever listens in the same database.
 	Hears func(process uint32) bool

@@ -39,6 +39,7 @@ type Server struct {
 	params   Pairs  // what ParameterStatus last reported
 	applied  Pairs  // the settings in force beyond the connection's own startup
 	role     string // what a shared connection is now, "" when it is not certain
+	strayed  bool   // left the role that it was given with; see Strayed
 	byText   map[unique.Handle[statementText]]*namedStatement
 	recent   namedStatement // ring: recent.next is the most recently used
 	held     int            // statements in the ring
@@ -54,6 +55,10 @@ func NewServer(parameters map[string]string, capacity int) *Server {
 	s.forgetStatements()
 	return s
 }
+
+// Strayed reports whether a session's SQL has left the role of Config.Occupies. The connection then has to be given that
+// role anew before the next session gets it.
+func (s *Server) Strayed() bool { return s.strayed }
 
 func (s *Server) forgetStatements() {
 	s.byText = make(map[unique.Handle[statementText]]*namedStatement)

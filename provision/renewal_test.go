@@ -1,0 +1,111 @@
+package provision_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/docex-proxy/docex-proxy/internal/scram"
+	"github.com/docex-proxy/docex-proxy/provision"
+	"github.com/docex-proxy/docex-proxy/registry"
+)
+
+func TestTheSwitcherRenewsASlotThatATenantHasSpoilt(t *testing.T) {
+	s := newSite(t)
+	s.slotted(t, 2)
+	renewsSpoiltSlot(t, s)
+}
+
+// On Postgres 15, CREATEROLE is what it takes; since 16, the admin option that whoever creates a role gets.
+func TestASlotIsRenewedAlsoWhereNoSuperuserHasMadeIt(t *testing.T) {
+	s := newInitialisedSite(t)
+	p := s.provisioner(t, "")
+	execute(t, s.conn, "ALTER SCHEMA docex_system OWNER TO provisioner")
+	if _, err := p.CreateTenant(t.Context(), provision.TenantRequest{ID: "acme", Isolation: registry.IsolationSlot}); err != nil {
+		t.Fatal(err)
+	}
+	renewsSpoiltSlot(t, s)
+}
+
+func renewsSpoiltSlot(t *testing.T, s *site) {
+	t.Helper()
+	const slot = "docex_slot_1"
+	database := pgx.Identifier{s.conn.Config().Database}.Sanitize()
+	spoilt := s.as(t, slot)
+	execute(t, spoilt, "ALTER ROLE CURRENT_USER PASSWORD 'stolen'; ALTER ROLE CURRENT_USER SET search_path = mine; "+
+		"ALTER ROLE CURRENT_USER IN DATABASE "+database+" SET default_transaction_read_only = on")
+	_ = spoilt.Close(t.Context())
+	execute(t, s.conn, "ALTER ROLE docex_slot_1 CONNECTION LIMIT 5")
+
+	switcher := s.as(t, provision.SwitcherRole)
+	verifier := scram.NewVerifier(s.key.Password(slot, 1)).String()
+	execute(t, switcher, "SELECT docex_system.renew_slot(1, E'"+verifier+"')")
+	attributes := lines(t, s.conn, `
+SELECT concat_ws(' ', rolconnlimit, rolpassword, (SELECT count(*) FROM pg_db_role_setting WHERE setrole = r.oid))
+  FROM pg_authid AS r WHERE rolname = 'docex_slot_1'`)
+	if want := []string{"1 " + verifier + " 0"}; !slices.Equal(attributes, want) {
+		t.Errorf("got %q, want %q", attributes, want)
+	}
+	s.as(t, slot)
+
+	execute(t, switcher, "SELECT docex_system.renew_slot(2, NULL)")
+	if password := lines(t, s.conn, `SELECT coalesce(rolpassword, 'none') FROM pg_authid WHERE rolname = 'docex_slot_2'`); password[0] != "none" {
+		t.Errorf("got %q", password)
+	}
+}
+
+func TestRenewingTakesTheNumberOfASlotAndAVerifierAndNothingElse(t *testing.T) {
+	s := newSite(t)
+	s.slotted(t, 2)
+	execute(t, s.conn, "CREATE ROLE docex_slot_7 SUPERUSER LOGIN; CREATE ROLE docex_slot_8 NOLOGIN; CREATE ROLE docex_slot_0 LOGIN")
+	before := s.snapshot(t)
+	switcher := s.as(t, provision.SwitcherRole)
+	verifier := scram.NewVerifier("x").String()
+	const notOurs, malformed, tooLarge = "22023", "22P02", "22003"
+	for _, c := range []struct{ slot, verifier, code string }{
+		{"3", verifier, notOurs},
+		{"0", verifier, notOurs},
+		{"-1", verifier, notOurs},
+		{"2147483647", verifier, notOurs},
+		{"7", verifier, notOurs},
+		{"8", verifier, notOurs},
+		{"99999999999999999999", verifier, tooLarge},
+		{"x; DROP ROLE docex_slot_1", verifier, malformed},
+		{"1 SUPERUSER", verifier, malformed},
+		{"", verifier, malformed},
+		{"1", "", notOurs},
+		{"1", "clear text", notOurs},
+		{"1", "' SUPERUSER --", notOurs},
+		{"1", "md5" + strings.Repeat("0", 32), notOurs},
+		{"1", strings.Replace(verifier, "4096", "0", 1), notOurs},
+		{"1", strings.Replace(verifier, "4096", "9999999999", 1), notOurs},
+		{"1", strings.Replace(verifier, "4096:", "4096:=", 1), notOurs},
+		{"1", strings.Replace(verifier, "SCRAM", "scram", 1), notOurs},
+		{"1", verifier + "\n", notOurs},
+		{"1", "\n" + verifier, notOurs},
+		{"1", verifier + "' SUPERUSER", notOurs},
+		{"1", verifier[:len(verifier)-1], notOurs},
+		{"1", verifier[:len(verifier)-4], notOurs},
+	} {
+		// As text: Postgres reads it, not the driver.
+		_, err := switcher.Exec(t.Context(), "SELECT docex_system.renew_slot($1::text::integer, $2)", c.slot, c.verifier)
+		if refusal, ok := errors.AsType[*pgconn.PgError](err); !ok || refusal.Code != c.code {
+			t.Errorf("slot %q, verifier %q: want SQLSTATE %s, got %v", c.slot, c.verifier, c.code, err)
+		}
+	}
+	refused(t, switcher, notOurs, "SELECT docex_system.renew_slot(NULL, NULL)")
+	equal(t, before, s.snapshot(t))
+}
+
+func TestNobodyButTheSwitcherRenewsASlot(t *testing.T) {
+	s := newSite(t)
+	s.slotted(t, 1)
+	s.createAt(t, "acme", registry.IsolationSlot)
+	for _, role := range []string{"docex_slot_1", "tenant_acme", provision.RegistryRole} {
+		refused(t, s.as(t, role), "42501", "SELECT docex_system.renew_slot(1, NULL)")
+	}
+}

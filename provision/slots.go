@@ -1,0 +1,210 @@
+package provision
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/docex-proxy/docex-proxy/internal/secret"
+	"github.com/docex-proxy/docex-proxy/registry"
+)
+
+// The roles of isolation level slot. They belong to the cluster, their rights to each database that has such tenants.
+const (
+	// SwitcherRole is LOGIN without any right but to call docex_system.seat() and docex_system.renew_slot(). No slot
+	// and no tenant may ever log in as it.
+	SwitcherRole = "docex_switcher"
+	// SlotPrefix and a number from 1 make a slot: a LOGIN that may connect and nothing else, once at a time. Two
+	// sessions of one slot could become each other's tenants.
+	SlotPrefix = "docex_slot_"
+)
+
+const (
+	slotPattern  = "^" + SlotPrefix + "[1-9][0-9]*$"
+	defaultSlots = 50     // made with the first tenant that needs one
+	mostSlots    = 10_000 // each is a server connection
+
+	// oldestForSlots is the server_version_num since which a role cannot grant itself to others.
+	oldestForSlots = 150000
+)
+
+func slotRole(number int) string { return SlotPrefix + strconv.Itoa(number) }
+
+// slotting makes the roles of level slot, or completes them, in the database that it works on.
+type slotting struct {
+	*work
+	key    secret.Key
+	wanted int // slots that there shall be at least
+
+	existing []string // slots
+	created  []string
+}
+
+// prepareSlots sees to it that the switcher and at least so many slots exist, and gives all of the cluster's slots
+// their rights on this database. It says which roles it has created, and how many slots there are now. The caller
+// holds the access lists' lock or the gate alone.
+func (w *work) prepareSlots(ctx context.Context, key secret.Key, wanted int) (created []string, slots int, err error) {
+	s := &slotting{work: w, key: key, wanted: wanted}
+	for _, run := range []func(context.Context) error{
+		s.refuseOldServer, s.refuseForeignSchema, s.findSlots, s.createSwitcher, s.createSlots, s.defineRenewal, s.defineSeating, s.setRights, s.check,
+	} {
+		if err := run(ctx); err != nil {
+			return nil, 0, err
+		}
+	}
+	return s.created, len(s.existing), nil
+}
+
+func (w *work) refuseOldServer(context.Context) error {
+	if w.version < oldestForSlots {
+		return invalid("isolation level slot needs Postgres 15 or later; this server is version %d", w.version/10000)
+	}
+	return nil
+}
+
+// refuseForeignSchema: the schema's owner defines renew_slot() in it.
+func (s *slotting) refuseForeignSchema(ctx context.Context) error {
+	var owns bool
+	err := s.tx.QueryRow(ctx, `SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'docex_system'`).Scan(&owns)
+	if err == nil && !owns {
+		err = fmt.Errorf("role %q does not own schema docex_system and cannot prepare it for isolation level slot: "+
+			"run `docexctl init --slots N` as a superuser first", s.user)
+	}
+	return err
+}
+
+// slotsPrepared reports whether prepareSlots has run in this database.
+func (w *work) slotsPrepared(ctx context.Context) (prepared bool, err error) {
+	err = w.tx.QueryRow(ctx, `
+SELECT to_regprocedure('docex_system.renew_slot(integer, text)') IS NOT NULL
+   AND to_regprocedure('docex_system.seat(text, integer, boolean)') IS NOT NULL
+   AND EXISTS (SELECT FROM pg_roles WHERE rolname = $1) AND EXISTS (SELECT FROM pg_roles WHERE rolname ~ $2)`,
+		SwitcherRole, slotPattern).Scan(&prepared)
+	return prepared, err
+}
+
+// findSlots refuses a role with a slot's name that is more than one. Of what a tenant can do to a slot, a password or
+// a setting, it is not the sign.
+func (s *slotting) findSlots(ctx context.Context) error {
+	rows, err := s.tx.Query(ctx, `
+SELECT rolname, rolcanlogin AND NOT rolinherit AND rolconnlimit = 1
+       AND NOT (rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls)
+  FROM pg_roles WHERE rolname ~ $1 ORDER BY length(rolname), rolname`, slotPattern)
+	if err != nil {
+		return err
+	}
+	var name string
+	var intact bool
+	_, err = pgx.ForEachRow(rows, []any{&name, &intact}, func() error {
+		if !intact {
+			return &ConflictError{Object: "role", Name: name, Reason: "is not what a slot has to be: ALTER ROLE it to LOGIN NOINHERIT " +
+				noPowers + " CONNECTION LIMIT 1 if it is ours"}
+		}
+		s.existing = append(s.existing, name)
+		return nil
+	})
+	return err
+}
+
+func (s *slotting) createSwitcher(ctx context.Context) error {
+	exists, err := s.roleExists(ctx, systemRole{SwitcherRole, true})
+	if err != nil || exists {
+		return err
+	}
+	s.created = append(s.created, SwitcherRole)
+	return s.createRole(ctx, SwitcherRole, true, derivedVerifier(s.key, SwitcherRole, firstGeneration))
+}
+
+func (s *slotting) createSlots(ctx context.Context) error {
+	for number := 1; number <= s.wanted; number++ {
+		role := slotRole(number)
+		if slices.Contains(s.existing, role) {
+			continue
+		}
+		err := s.exec(ctx, "CREATE ROLE "+quote(role)+" "+noPowers+" NOINHERIT LOGIN CONNECTION LIMIT 1 PASSWORD "+
+			quoteLiteral(derivedVerifier(s.key, role, firstGeneration)))
+		if err != nil {
+			return err
+		}
+		s.existing, s.created = append(s.existing, role), append(s.created, role)
+	}
+	return nil
+}
+
+func (s *slotting) setRights(ctx context.Context) error {
+	err := s.as(ctx, OwnerRole, func(ctx context.Context) error {
+		return s.exec(ctx, "GRANT CONNECT ON DATABASE "+quote(s.database)+" TO "+SwitcherRole+", "+strings.Join(s.existing, ", "))
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.exec(ctx, "GRANT USAGE ON SCHEMA docex_system TO "+SwitcherRole); err != nil || !s.superuser {
+		return err
+	}
+	// Light hardening takes them from PUBLIC. The switcher looks at each slot before a tenant gets it.
+	return s.exec(ctx, "GRANT SELECT ON pg_catalog.pg_auth_members, pg_catalog.pg_db_role_setting TO "+SwitcherRole)
+}
+
+// check sees to it that the switcher will work: a GRANT without the right to grant is a warning for Postgres.
+func (s *slotting) check(ctx context.Context) error {
+	var rights, inherits bool
+	err := s.tx.QueryRow(ctx, `
+SELECT has_schema_privilege($1, 'docex_system', 'USAGE')
+   AND has_function_privilege($1, 'docex_system.renew_slot(integer, text)', 'EXECUTE')
+   AND has_function_privilege($1, 'docex_system.seat(text, integer, boolean)', 'EXECUTE')
+   AND has_table_privilege($1, 'pg_catalog.pg_auth_members', 'SELECT')
+   AND has_table_privilege($1, 'pg_catalog.pg_db_role_setting', 'SELECT')
+   AND (SELECT bool_and(has_database_privilege(name, current_database(), 'CONNECT')) FROM unnest($2::text[]) AS needed (name)),
+       (SELECT rolinherit FROM pg_roles WHERE rolname = $1)`, SwitcherRole, append([]string{SwitcherRole}, s.existing...)).Scan(&rights, &inherits)
+	switch {
+	case err != nil:
+		return err
+	case inherits:
+		return &ConflictError{Object: "role", Name: SwitcherRole, Reason: "inherits the rights of tenants' roles: ALTER ROLE it to NOINHERIT"}
+	case !rights:
+		return fmt.Errorf("role %s or a slot did not get its rights in database %q: run `docexctl init --slots N` as a superuser",
+			SwitcherRole, s.database)
+	}
+	return nil
+}
+
+// prepareFirstSlots does for the first tenant at level slot what Init does when it is asked for slots.
+func (c *creation) prepareFirstSlots(ctx context.Context) error {
+	prepared, err := c.slotsPrepared(ctx)
+	if err != nil || prepared {
+		return err
+	}
+	created, _, err := c.prepareSlots(ctx, c.key, defaultSlots)
+	if err != nil {
+		return err
+	}
+	var detail rolesDetail
+	detail.RolesCreated, detail.SlotsCreated = withoutSlots(created)
+	return c.as(ctx, OwnerRole, func(ctx context.Context) error {
+		return registry.InsertEvent(ctx, c.tx, registry.SystemTenantID, "init", c.tenant.CreatedBy, detail)
+	})
+}
+
+// rolesDetail is what the audit trail holds of roles that were made: of slots their number, of others the names.
+type rolesDetail struct {
+	RolesCreated []string `json:"roles_created,omitempty"`
+	SlotsCreated int      `json:"slots_created,omitempty"`
+	RolesRekeyed int      `json:"roles_rekeyed,omitempty"`
+	RightsTaken  int      `json:"rights_taken,omitempty"`
+}
+
+// withoutSlots splits the names of roles into those that are no slots, and the number of slots.
+func withoutSlots(roles []string) (others []string, slots int) {
+	for _, role := range roles {
+		if strings.HasPrefix(role, SlotPrefix) {
+			slots++
+		} else {
+			others = append(others, role)
+		}
+	}
+	return others, slots
+}

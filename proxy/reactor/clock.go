@@ -1,0 +1,86 @@
+package reactor
+
+import "time"
+
+// Clock keeps deadlines of one length. Those that were set first end first, so that setting and stopping one costs the
+// same however many there are.
+type Clock struct {
+	loop        *Loop
+	length      time.Duration
+	ring        func(owner any)
+	first, last *Alarm
+}
+
+// Alarm is one deadline. It may not be touched after it has rung or was stopped.
+type Alarm struct {
+	clock      *Clock
+	owner      any
+	due        time.Duration // since the loop began
+	prev, next *Alarm
+}
+
+// NewClock makes a clock whose deadlines are length away; ring is told the owner of one that has come. A length of 0 is
+// never.
+func (l *Loop) NewClock(length time.Duration, ring func(owner any)) *Clock {
+	c := &Clock{loop: l, length: length, ring: ring}
+	if length > 0 {
+		l.clocks = append(l.clocks, c)
+	}
+	return c
+}
+
+// Set sets a deadline from now. It is nil where there is none.
+func (c *Clock) Set(owner any) *Alarm {
+	if c.length <= 0 {
+		return nil
+	}
+	a := c.loop.spare
+	if a == nil {
+		a = &Alarm{}
+	} else {
+		c.loop.spare = a.next
+	}
+	*a = Alarm{clock: c, owner: owner, due: c.loop.now + c.length, prev: c.last}
+	if c.last == nil {
+		c.first = a
+	} else {
+		c.last.next = a
+	}
+	c.last = a
+	return a
+}
+
+// Of reports whether the alarm is one of the clock's. A nil alarm is nobody's.
+func (a *Alarm) Of(c *Clock) bool { return a != nil && a.clock == c }
+
+// Stop takes a deadline back. It returns nil, which the owner keeps instead. A nil alarm may be stopped.
+func (a *Alarm) Stop() *Alarm {
+	if a == nil {
+		return nil
+	}
+	c := a.clock
+	if a.prev == nil {
+		c.first = a.next
+	} else {
+		a.prev.next = a.next
+	}
+	if a.next == nil {
+		c.last = a.prev
+	} else {
+		a.next.prev = a.prev
+	}
+	*a = Alarm{next: c.loop.spare}
+	c.loop.spare = a
+	return nil
+}
+
+// expire rings what is due. ring has to stop the alarm of the owner that it is told of.
+func (c *Clock) expire(now time.Duration) {
+	for c.first != nil && c.first.due <= now {
+		a := c.first
+		c.ring(a.owner)
+		if c.first == a {
+			panic("reactor: an alarm was not stopped")
+		}
+	}
+}

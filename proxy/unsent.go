@@ -1,0 +1,45 @@
+package proxy
+
+import "github.com/docex-proxy/docex-proxy/proxy/reactor"
+
+// unsent is what a socket has not taken yet. The zero value is nothing.
+type unsent struct {
+	buf  []byte
+	sent int
+}
+
+func (u *unsent) len() int { return len(u.buf) - u.sent }
+
+// send writes behind what is still unsent. What the socket does not take now is kept. It returns how much was taken.
+func (u *unsent) send(h *host, fd int, b []byte) (int, error) {
+	n := 0
+	if u.len() == 0 {
+		var err error
+		if n, err = reactor.Send(fd, b); err != nil && err != reactor.ErrAgain {
+			return n, err
+		}
+	}
+	if n < len(b) {
+		if u.buf == nil {
+			u.buf = h.take()
+		}
+		u.buf = append(u.buf, b[n:]...)
+	}
+	return n, nil
+}
+
+// resume writes on. It returns how much was taken.
+func (u *unsent) resume(h *host, fd int) (int, error) {
+	if u.len() == 0 {
+		return 0, nil
+	}
+	n, err := reactor.Send(fd, u.buf[u.sent:])
+	if err != nil && err != reactor.ErrAgain {
+		return n, err
+	}
+	if u.sent += n; u.sent == len(u.buf) {
+		h.giveBack(u.buf)
+		*u = unsent{}
+	}
+	return n, nil
+}
