@@ -82,7 +82,7 @@ func newConn(dialed *pgconn.HijackedConn, p *targetPool, epoch int, o *Options) 
 }
 
 // NetConn is the connection's socket, or the TLS connection on it. No deadline may be left on it at Release. It ends
-// what Descriptor began.
+// what Descriptor began, with the first call in a lease, which therefore must not run beside another.
 func (c *Conn) NetConn() net.Conn {
 	c.restore()
 	return c.net

@@ -11,11 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-const (
-	applicationName = "docex-proxy"
-
-	invalidPassword = "28P01"
-)
+const invalidPassword = "28P01"
 
 // dialer opens authenticated connections to one server.
 type dialer struct {
@@ -109,7 +105,7 @@ func (d *dialer) config(t Target) *pgconn.Config {
 	config.User = t.Role
 	config.Password = d.password(t.Role, t.Generation)
 	config.Database = t.Database
-	config.RuntimeParams = map[string]string{"application_name": applicationName, "client_encoding": "UTF8"}
+	config.RuntimeParams = map[string]string{"client_encoding": "UTF8"} // application_name is the client's, if it has one
 	if t.SearchPath != "" && !t.Shared {
 		config.RuntimeParams["search_path"] = t.SearchPath
 	}

@@ -108,7 +108,7 @@ func (b *bench) backends() int {
 	b.tb.Helper()
 	var n int
 	err := b.admin.QueryRow(context.Background(),
-		"SELECT count(*) FROM pg_stat_activity WHERE application_name = 'docex-proxy' AND datname = current_database()").Scan(&n)
+		"SELECT count(*) FROM pg_stat_activity WHERE usename <> session_user AND datname = current_database()").Scan(&n)
 	if err != nil {
 		b.tb.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func TestConnectionsThatTheServerEndedAreNotLeasedAgain(t *testing.T) {
 	for _, c := range leases {
 		c.Release()
 	}
-	b.exec("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'docex-proxy' AND datname = current_database()")
+	b.exec("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename <> session_user AND datname = current_database()")
 	if n := b.backends(); n != 0 {
 		t.Fatalf("%d backends are left", n)
 	}
@@ -58,7 +58,7 @@ func TestOneBrokenConnectionCastsDoubtOnTheOthers(t *testing.T) {
 	for range 8 {
 		leases = append(leases, acquire(t, set, target, 0))
 	}
-	b.exec("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'docex-proxy' AND datname = current_database()")
+	b.exec("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename <> session_user AND datname = current_database()")
 	for _, c := range leases[1:] {
 		c.Release()
 	}

@@ -52,7 +52,7 @@ func TestConnectionsOverTLSAreVerifiedCheckedAndCancelled(t *testing.T) {
 		t.Error("an idle connection over TLS was taken for dead")
 	}
 	again.Release()
-	b.exec("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'docex-proxy' AND datname = current_database()")
+	b.exec("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename <> session_user AND datname = current_database()")
 	time.Sleep(110 * time.Millisecond)
 	fresh := acquire(t, set, target, 0)
 	mustAsk(t, fresh, "SELECT 1")

@@ -35,7 +35,7 @@ func TestTryAcquireTakesAnIdleConnectionOrNothing(t *testing.T) {
 		nothing("while it is leased again", pair[1])
 		c.Release()
 	}
-	b.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'docex-proxy' AND datname = current_database()")
+	b.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename <> session_user AND datname = current_database()")
 	eventually(t, "they are gone", func() bool { return b.backends() == 0 })
 	time.Sleep(150 * time.Millisecond) // a connection is trusted for a moment after its last use
 	nothing("when the server has ended it", alone)

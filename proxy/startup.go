@@ -86,6 +86,9 @@ func (s *session) open(ctx context.Context) (opening, error) {
 	}
 }
 
+// earlyTerminate is how the beginning of a Terminate reads that a client sends before anything else.
+const earlyTerminate = 'X' << 24
+
 // readStartupPacket reads exactly one packet, not a byte more: what follows an SSLRequest belongs to TLS. The body is
 // what follows the code.
 func readStartupPacket(r io.Reader) (code uint32, body []byte, err error) {
@@ -94,6 +97,9 @@ func readStartupPacket(r io.Reader) (code uint32, body []byte, err error) {
 		return 0, nil, &clientGoneError{err}
 	}
 	length := binary.BigEndian.Uint32(head[:4])
+	if length == earlyTerminate {
+		return 0, nil, &clientGoneError{io.EOF}
+	}
 	if length < 8 || length > maxStartupPacket {
 		return 0, nil, &protocolError{reason: "invalid length of startup packet"}
 	}
