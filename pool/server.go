@@ -68,6 +68,10 @@ func (s *server) acquire(ctx context.Context, t Target, limit int) (*Conn, error
 			c.Destroy()
 			return nil, err
 		}
+		if t.Slot && ctx.Err() != nil { // meanwhile
+			c.Release()
+			return nil, &QueueError{Waited: time.Since(began), Err: context.Cause(ctx)}
+		}
 		s.metrics.AcquireWaited(t.Tenant, waited)
 		return c, nil
 	}

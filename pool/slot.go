@@ -82,13 +82,14 @@ func (s *server) dial(t Target) (*pgconn.HijackedConn, *slots.Seat, error) {
 	return conn, seat, nil
 }
 
-// serve makes a slot's connection, which was just leased, the target's. Every other already is.
+// serve makes a slot's connection, which was just leased, the target's. Every other already is. It does not end with the
+// context: a switch that is broken off costs the connection.
 func (c *Conn) serve(ctx context.Context, t Target) error {
 	if c.seat == nil || c.serves == t {
 		return nil
 	}
 	s := c.server
-	ctx, cancel := context.WithTimeout(ctx, s.options.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.options.ConnectTimeout)
 	defer cancel()
 	began := time.Now()
 	c.serves = Target{}

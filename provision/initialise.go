@@ -159,7 +159,7 @@ func (i *initialisation) createRoles(ctx context.Context) error {
 // createSlots also completes, in a database that has slots, what a newer version or another database's registry has
 // added.
 func (i *initialisation) createSlots(ctx context.Context) error {
-	prepared, err := i.slotsPrepared(ctx)
+	prepared, _, err := i.slotsPrepared(ctx)
 	if err != nil || i.request.Slots == 0 && !prepared {
 		return err
 	}

@@ -24,11 +24,18 @@ func TestTheSwitcherRenewsASlotThatATenantHasSpoilt(t *testing.T) {
 func TestASlotIsRenewedAlsoWhereNoSuperuserHasMadeIt(t *testing.T) {
 	s := newInitialisedSite(t)
 	p := s.provisioner(t, "")
-	execute(t, s.conn, "ALTER SCHEMA docex_system OWNER TO provisioner")
+	execute(t, s.conn, "ALTER SCHEMA docex_system OWNER TO provisioner; ALTER TABLE docex_system.tenant_route OWNER TO provisioner")
 	if _, err := p.CreateTenant(t.Context(), provision.TenantRequest{ID: "acme", Isolation: registry.IsolationSlot}); err != nil {
 		t.Fatal(err)
 	}
 	renewsSpoiltSlot(t, s)
+	switcher, slot := s.as(t, provision.SwitcherRole), s.as(t, "docex_slot_3")
+	execute(t, switcher, "SELECT docex_system.seat('tenant_acme', 3, true)")
+	execute(t, slot, "SET ROLE tenant_acme")
+	execute(t, switcher, "SELECT docex_system.seat('tenant_acme', 3, false)")
+	if got := lines(t, s.conn, slotMembers); len(got) > 0 {
+		t.Errorf("left: %q", got)
+	}
 }
 
 func renewsSpoiltSlot(t *testing.T, s *site) {

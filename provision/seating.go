@@ -10,7 +10,6 @@ import "context"
 // It runs with the rights of its owner, so it takes nothing but the role of a tenant at level slot, by the registry, that
 // has no power, and the number of a slot.
 const seating = `
-CREATE INDEX IF NOT EXISTS tenant_route_slot_role ON docex_system.tenant_route (role_name) WHERE isolation = 'slot';
 CREATE OR REPLACE FUNCTION docex_system.seat(tenant text, slot integer, take boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $seating$
 BEGIN

@@ -50,7 +50,8 @@ type slotting struct {
 func (w *work) prepareSlots(ctx context.Context, key secret.Key, wanted int) (created []string, slots int, err error) {
 	s := &slotting{work: w, key: key, wanted: wanted}
 	for _, run := range []func(context.Context) error{
-		s.refuseOldServer, s.refuseForeignSchema, s.findSlots, s.createSwitcher, s.createSlots, s.defineRenewal, s.defineSeating, s.setRights, s.check,
+		s.refuseOldServer, s.refuseForeignSchema, s.findSlots, s.createSwitcher, s.createSlots, s.defineRenewal, s.defineSeating,
+		s.setRights, s.check,
 	} {
 		if err := run(ctx); err != nil {
 			return nil, 0, err
@@ -66,7 +67,7 @@ func (w *work) refuseOldServer(context.Context) error {
 	return nil
 }
 
-// refuseForeignSchema: the schema's owner defines renew_slot() in it.
+// refuseForeignSchema: the schema's owner defines functions in it.
 func (s *slotting) refuseForeignSchema(ctx context.Context) error {
 	var owns bool
 	err := s.tx.QueryRow(ctx, `SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'docex_system'`).Scan(&owns)
@@ -77,14 +78,15 @@ func (s *slotting) refuseForeignSchema(ctx context.Context) error {
 	return err
 }
 
-// slotsPrepared reports whether prepareSlots has run in this database.
-func (w *work) slotsPrepared(ctx context.Context) (prepared bool, err error) {
+// slotsPrepared reports whether prepareSlots has run in this database, and how many slots the cluster has. It asks the
+// catalog, as whoever provisions may not have the schema.
+func (w *work) slotsPrepared(ctx context.Context) (prepared bool, slots int, err error) {
 	err = w.tx.QueryRow(ctx, `
-SELECT to_regprocedure('docex_system.renew_slot(integer, text)') IS NOT NULL
-   AND to_regprocedure('docex_system.seat(text, integer, boolean)') IS NOT NULL
-   AND EXISTS (SELECT FROM pg_roles WHERE rolname = $1) AND EXISTS (SELECT FROM pg_roles WHERE rolname ~ $2)`,
-		SwitcherRole, slotPattern).Scan(&prepared)
-	return prepared, err
+SELECT (SELECT count(*) = 2 FROM pg_proc WHERE pronamespace = to_regnamespace('docex_system') AND proname IN ('renew_slot', 'seat'))
+       AND slots > 0 AND EXISTS (SELECT FROM pg_roles WHERE rolname = $1), slots
+  FROM (SELECT count(*)::integer FROM pg_roles WHERE rolname ~ $2) AS counted (slots)`,
+		SwitcherRole, slotPattern).Scan(&prepared, &slots)
+	return prepared, slots, err
 }
 
 // findSlots refuses a role with a slot's name that is more than one. Of what a tenant can do to a slot, a password or
@@ -174,11 +176,14 @@ SELECT has_schema_privilege($1, 'docex_system', 'USAGE')
 
 // prepareFirstSlots does for the first tenant at level slot what Init does when it is asked for slots.
 func (c *creation) prepareFirstSlots(ctx context.Context) error {
-	prepared, err := c.slotsPrepared(ctx)
+	prepared, slots, err := c.slotsPrepared(ctx)
 	if err != nil || prepared {
 		return err
 	}
-	created, _, err := c.prepareSlots(ctx, c.key, defaultSlots)
+	if slots == 0 { // otherwise they are another registry's in this cluster, and enough
+		slots = defaultSlots
+	}
+	created, _, err := c.prepareSlots(ctx, c.key, slots)
 	if err != nil {
 		return err
 	}

@@ -273,7 +273,7 @@ func TestATemplateThatEndsAtOneOfOurOwnNamesIsAConflict(t *testing.T) {
 func TestRequestsThatCannotBeMetAreRefusedBeforeAnythingHappens(t *testing.T) {
 	nowhere := provision.New(provision.Options{DSN: "postgres://postgres@127.0.0.1:1/none", Key: secret.New()})
 	for _, r := range []provision.TenantRequest{
-		{ID: "acme", Isolation: registry.IsolationSlot},
+		{ID: "acme", Isolation: registry.IsolationSlot, Database: "acme"},
 		{ID: "acme", Isolation: "sideways"},
 		{ID: "acme", Database: "acme"},
 		{ID: "acme", Isolation: registry.IsolationTrusted, Database: "acme"},

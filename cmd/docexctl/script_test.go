@@ -35,7 +35,8 @@ func TestMain(m *testing.M) {
 //	exits CODE docexctl ARGUMENTS...   run it and demand its exit code
 //	sql STATEMENT                      run SQL as the superuser; a query's first column goes to stdout
 //	password LOGIN                     the password in stdout is the one whose verifier the registry holds
-//	derived ROLE KEYFILE [DATABASE]    the role can log in with the password derived from the key
+//	derived ROLE KEYFILE [DATABASE [GENERATION]]
+//	                                   the role can log in with the password derived from the key
 //
 // and the variables DSN, HOST, PORT and DATABASE of a database of its own.
 func TestScripts(t *testing.T) {
@@ -132,15 +133,21 @@ func password(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func derived(ts *testscript.TestScript, neg bool, args []string) {
-	if len(args) != 2 && len(args) != 3 {
-		ts.Fatalf("usage: [!] derived ROLE KEYFILE [DATABASE]")
+	if len(args) < 2 || len(args) > 4 {
+		ts.Fatalf("usage: [!] derived ROLE KEYFILE [DATABASE [GENERATION]]")
+	}
+	generation := 1
+	if len(args) == 4 {
+		var err error
+		generation, err = strconv.Atoi(args[3])
+		ts.Check(err)
 	}
 	key, err := secret.Load(ts.MkAbs(args[1]))
 	ts.Check(err)
 	dsn, err := url.Parse(ts.Getenv("DSN"))
 	ts.Check(err)
-	dsn.User = url.UserPassword(args[0], key.Password(args[0], 1))
-	if len(args) == 3 {
+	dsn.User = url.UserPassword(args[0], key.Password(args[0], generation))
+	if len(args) > 2 {
 		dsn.Path = "/" + args[2]
 	}
 	conn, err := pgx.Connect(context.Background(), dsn.String())

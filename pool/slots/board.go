@@ -221,6 +221,7 @@ func (b *Board) pick() (role string, count int, stale bool) {
 
 func (b *Board) list(ctx context.Context) error {
 	rows, err := b.switcher.query(ctx, "SELECT rolname FROM pg_catalog.pg_roles WHERE rolname ~ '"+slotPattern+"' "+
+		"AND pg_catalog.has_database_privilege(rolname, pg_catalog.current_database(), 'CONNECT') "+
 		"ORDER BY pg_catalog.length(rolname), rolname")
 	if err != nil {
 		return err

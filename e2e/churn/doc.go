@@ -1,0 +1,15 @@
+// Command churn is the proof by numbers: sessions of many tenants share few server connections, live short and end
+// badly, and every answer that any of them gets is searched for the mark of another tenant.
+//
+//	go run ./e2e/churn [-level slot] [-tenants 200] [-connections 8] [-answers 1000000] [-drop role|schema] [-pgbin DIR]
+//
+// It starts a Postgres of its own, provisions the tenants with the built docexctl, and runs the built docex-proxy. Each
+// tenant's rows, notifications and settings bear its mark. Workers speak the protocol themselves: they log in as a random
+// tenant, take random steps (simple and extended queries, pipelines, errors, COPY, settings, temporary tables, cursors,
+// LISTEN, locks, cancel requests that race with the end of their query), and leave in a random way: politely, by RST, in
+// the middle of a message, of a pipeline, of COPY, of a transaction, of a result.
+//
+// A run fails when an answer bears a foreign mark, when a session finds what another has left, when the protocol is out
+// of step, and when a step does not end. With -drop, tenants lose their role or their schema under load, one after the
+// other: they must then get errors, never a row, and the others must not notice.
+package main
