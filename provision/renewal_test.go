@@ -38,13 +38,30 @@ func TestASlotIsRenewedAlsoWhereNoSuperuserHasMadeIt(t *testing.T) {
 	}
 }
 
+// The functions run as whoever has made them, and read what hardening takes from PUBLIC.
+func TestASlotIsRenewedAndSeatedInAHardenedDatabaseToo(t *testing.T) {
+	s := newInitialisedSite(t)
+	p := s.provisioner(t, "")
+	execute(t, s.conn, "ALTER SCHEMA docex_system OWNER TO provisioner; ALTER TABLE docex_system.tenant_route OWNER TO provisioner")
+	if _, err := p.CreateTenant(t.Context(), provision.TenantRequest{ID: "acme", Isolation: registry.IsolationSlot}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Init(t.Context(), provision.InitRequest{Harden: provision.HardenLight}); err != nil {
+		t.Fatal(err)
+	}
+	renewsSpoiltSlot(t, s)
+	execute(t, s.as(t, provision.SwitcherRole), "SELECT docex_system.seat('tenant_acme', 3, true); SELECT docex_system.seat('tenant_acme', 3, false)")
+}
+
 func renewsSpoiltSlot(t *testing.T, s *site) {
 	t.Helper()
 	const slot = "docex_slot_1"
 	database := pgx.Identifier{s.conn.Config().Database}.Sanitize()
 	spoilt := s.as(t, slot)
 	execute(t, spoilt, "ALTER ROLE CURRENT_USER PASSWORD 'stolen'; ALTER ROLE CURRENT_USER SET search_path = mine; "+
-		"ALTER ROLE CURRENT_USER IN DATABASE "+database+" SET default_transaction_read_only = on")
+		"ALTER ROLE CURRENT_USER IN DATABASE "+database+" SET default_transaction_read_only = on; "+
+		"ALTER ROLE CURRENT_USER IN DATABASE template1 SET work_mem = '1MB'; "+ // where it cannot even connect
+		"ALTER ROLE CURRENT_USER SET local_preload_libraries = 'none'") // no login is possible with this one
 	_ = spoilt.Close(t.Context())
 	execute(t, s.conn, "ALTER ROLE docex_slot_1 CONNECTION LIMIT 5")
 
@@ -89,7 +106,7 @@ func TestRenewingTakesTheNumberOfASlotAndAVerifierAndNothingElse(t *testing.T) {
 		{"1", "' SUPERUSER --", notOurs},
 		{"1", "md5" + strings.Repeat("0", 32), notOurs},
 		{"1", strings.Replace(verifier, "4096", "0", 1), notOurs},
-		{"1", strings.Replace(verifier, "4096", "9999999999", 1), notOurs},
+		{"1", strings.Replace(verifier, "4096", "10000000", 1), notOurs}, // seconds of work for whoever logs in
 		{"1", strings.Replace(verifier, "4096:", "4096:=", 1), notOurs},
 		{"1", strings.Replace(verifier, "SCRAM", "scram", 1), notOurs},
 		{"1", verifier + "\n", notOurs},

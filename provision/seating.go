@@ -8,7 +8,8 @@ import "context"
 // 5 µs for each tenant there is.
 //
 // It runs with the rights of its owner, so it takes nothing but the role of a tenant at level slot, by the registry, that
-// has no power, and the number of a slot.
+// can log in and has no power and no membership, and the number of a slot. Whoever may write to the registry cannot have
+// another role seated that is worth more than a tenant's; and a role that was made NOLOGIN is locked out at level slot too.
 const seating = `
 CREATE OR REPLACE FUNCTION docex_system.seat(tenant text, slot integer, take boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $seating$
@@ -21,9 +22,11 @@ BEGIN
         RETURN;
     END IF;
     IF NOT EXISTS (SELECT FROM docex_system.tenant_route WHERE role_name = tenant AND isolation = 'slot') OR
-       EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = tenant AND (oid < 16384 OR
-               rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls)) THEN
-        RAISE EXCEPTION 'role "%" is not that of a tenant at isolation level slot', tenant USING ERRCODE = 'undefined_object';
+       EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE rolname = tenant AND (r.oid < 16384 OR NOT rolcanlogin OR
+               rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls OR
+               EXISTS (SELECT FROM pg_catalog.pg_auth_members WHERE member = r.oid))) THEN
+        RAISE EXCEPTION 'role "%" is not that of a tenant at isolation level slot, or has more rights than it may have', tenant
+              USING ERRCODE = 'undefined_object';
     END IF;
     IF current_setting('server_version_num')::integer >= 160000 THEN
         EXECUTE format('GRANT %I TO %I WITH INHERIT FALSE, SET TRUE, ADMIN FALSE', tenant, '` + SlotPrefix + `' || slot);

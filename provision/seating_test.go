@@ -17,10 +17,17 @@ func TestOnlyTheRoleOfATenantAtLevelSlotIsSeated(t *testing.T) {
 	s.create(t, "walled")
 	s.createAt(t, "trusting", registry.IsolationTrusted)
 	s.createAt(t, "strong", registry.IsolationSlot)
-	execute(t, s.conn, "ALTER ROLE tenant_strong CREATEROLE; CREATE ROLE somebody")
+	s.createAt(t, "locked", registry.IsolationSlot)
+	s.createAt(t, "joined", registry.IsolationSlot)
+	execute(t, s.conn, "ALTER ROLE tenant_strong CREATEROLE; ALTER ROLE tenant_locked NOLOGIN; CREATE ROLE somebody LOGIN; "+
+		"GRANT somebody TO tenant_joined; CREATE ROLE operator LOGIN; GRANT pg_execute_server_program TO operator")
 	// A registry that somebody has written nonsense into.
-	s.createAt(t, "forged", registry.IsolationSlot)
-	execute(t, s.conn, "UPDATE docex_system.tenant_route SET role_name = 'pg_read_all_data' WHERE tenant_id = 'forged'")
+	for id, role := range map[registry.TenantID]string{
+		"forged": "pg_read_all_data", "owning": "docex_owner", "pooling": "docex_pool", "operating": "operator",
+	} {
+		s.createAt(t, id, registry.IsolationSlot)
+		execute(t, s.conn, "UPDATE docex_system.tenant_route SET role_name = '"+role+"' WHERE tenant_id = '"+string(id)+"'")
+	}
 	before := s.snapshot(t)
 	conn := s.as(t, provision.SwitcherRole)
 	const notATenant, noSlot = "42704", "22023"
@@ -33,7 +40,11 @@ func TestOnlyTheRoleOfATenantAtLevelSlotIsSeated(t *testing.T) {
 		{"tenant_strong", "1", notATenant},
 		{"tenant_forged", "1", notATenant},
 		{"pg_read_all_data", "1", notATenant},
+		{"tenant_locked", "1", notATenant},
+		{"tenant_joined", "1", notATenant},
 		{"docex_owner", "1", notATenant},
+		{"docex_pool", "1", notATenant},
+		{"operator", "1", notATenant},
 		{"docex_slot_2", "1", notATenant},
 		{"postgres", "1", notATenant},
 		{"somebody", "1", notATenant},

@@ -147,8 +147,25 @@ func (s *slotting) setRights(ctx context.Context) error {
 	if err := s.exec(ctx, "GRANT USAGE ON SCHEMA docex_system TO "+SwitcherRole); err != nil || !s.superuser {
 		return err
 	}
-	// Light hardening takes them from PUBLIC. The switcher looks at each slot before a tenant gets it.
-	return s.exec(ctx, "GRANT SELECT ON pg_catalog.pg_auth_members, pg_catalog.pg_db_role_setting TO "+SwitcherRole)
+	// Light hardening takes them from PUBLIC. The switcher looks at each slot before a tenant gets it, and so do the
+	// functions, which run as whoever made them first.
+	owners, err := s.functionOwners(ctx)
+	if err != nil {
+		return err
+	}
+	return s.exec(ctx, "GRANT SELECT ON pg_catalog.pg_auth_members, pg_catalog.pg_db_role_setting TO "+
+		strings.Join(append([]string{SwitcherRole}, owners...), ", "))
+}
+
+// functionOwners lists, quoted, those who are no superusers and so may need rights.
+func (s *slotting) functionOwners(ctx context.Context) ([]string, error) {
+	rows, err := s.tx.Query(ctx, `
+SELECT DISTINCT quote_ident(rolname) FROM pg_proc JOIN pg_roles AS r ON r.oid = proowner
+ WHERE pronamespace = 'docex_system'::regnamespace AND proname IN ('renew_slot', 'seat') AND NOT rolsuper`)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
 // check sees to it that the switcher will work: a GRANT without the right to grant is a warning for Postgres.
@@ -160,18 +177,41 @@ SELECT has_schema_privilege($1, 'docex_system', 'USAGE')
    AND has_function_privilege($1, 'docex_system.seat(text, integer, boolean)', 'EXECUTE')
    AND has_table_privilege($1, 'pg_catalog.pg_auth_members', 'SELECT')
    AND has_table_privilege($1, 'pg_catalog.pg_db_role_setting', 'SELECT')
-   AND (SELECT bool_and(has_database_privilege(name, current_database(), 'CONNECT')) FROM unnest($2::text[]) AS needed (name)),
-       (SELECT rolinherit FROM pg_roles WHERE rolname = $1)`, SwitcherRole, append([]string{SwitcherRole}, s.existing...)).Scan(&rights, &inherits)
+   AND (SELECT bool_and(has_database_privilege(name, current_database(), 'CONNECT')) FROM unnest($2::text[]) AS needed (name))
+   AND (SELECT bool_and(has_table_privilege(proowner, name, 'SELECT'))
+          FROM pg_proc, (VALUES ('pg_catalog.pg_auth_members'), ('pg_catalog.pg_db_role_setting'), ('docex_system.tenant_route')) AS r (name)
+         WHERE pronamespace = 'docex_system'::regnamespace AND proname IN ('renew_slot', 'seat')),
+       (SELECT rolinherit FROM pg_roles WHERE rolname = $1)`, SwitcherRole, append([]string{SwitcherRole}, s.existing...)).
+		Scan(&rights, &inherits)
 	switch {
 	case err != nil:
 		return err
 	case inherits:
 		return &ConflictError{Object: "role", Name: SwitcherRole, Reason: "inherits the rights of tenants' roles: ALTER ROLE it to NOINHERIT"}
 	case !rights:
-		return fmt.Errorf("role %s or a slot did not get its rights in database %q: run `docexctl init --slots N` as a superuser",
-			SwitcherRole, s.database)
+		return fmt.Errorf("role %s, a slot or the owner of docex_system.seat() did not get its rights in database %q: "+
+			"run `docexctl init --slots N` as a superuser", SwitcherRole, s.database)
 	}
 	return nil
+}
+
+// lendToSlots lets seat() lend the tenant's role to the slots.
+func (c *creation) lendToSlots(ctx context.Context) error {
+	if err := c.prepareFirstSlots(ctx); err != nil {
+		return err
+	}
+	var owner string
+	var can bool
+	err := c.tx.QueryRow(ctx, `
+SELECT rolname, rolsuper OR rolcreaterole AND $2 OR pg_has_role(r.oid, $1, 'MEMBER WITH ADMIN OPTION')
+  FROM pg_proc JOIN pg_roles AS r ON r.oid = proowner
+ WHERE pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'docex_system') AND proname = 'seat'`,
+		c.tenant.Route.Role, c.version < membershipOptions).Scan(&owner, &can)
+	if err == nil && !can {
+		err = fmt.Errorf("role %q, which owns docex_system.seat(), may not grant role %q: create the tenant as it or as a superuser",
+			owner, c.tenant.Route.Role)
+	}
+	return err
 }
 
 // prepareFirstSlots does for the first tenant at level slot what Init does when it is asked for slots.

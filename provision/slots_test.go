@@ -313,6 +313,18 @@ func TestAProvisionerCreatesTenantsAtLevelSlotWhereSlotsArePrepared(t *testing.T
 	}
 }
 
+func TestATenantThatNobodyMaySeatIsNotCreated(t *testing.T) {
+	s := newSite(t)
+	s.slotted(t, 1)
+	execute(t, s.conn, "CREATE ROLE powerless; ALTER FUNCTION docex_system.seat(text, integer, boolean) OWNER TO powerless")
+	before := s.snapshot(t)
+	_, err := s.CreateTenant(t.Context(), provision.TenantRequest{ID: "acme", Isolation: registry.IsolationSlot})
+	if err == nil || !strings.Contains(err.Error(), `"powerless", which owns docex_system.seat(), may not grant role "tenant_acme"`) {
+		t.Errorf("got %v", err)
+	}
+	equal(t, before, s.snapshot(t))
+}
+
 func TestADryRunShowsTheSlotsWithoutVerifiers(t *testing.T) {
 	s := newInitialisedSite(t)
 	before := s.snapshot(t)

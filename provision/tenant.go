@@ -325,7 +325,7 @@ func (c *creation) lend(ctx context.Context) error {
 	case registry.IsolationTrusted:
 		return c.lendToPool(ctx)
 	case registry.IsolationSlot:
-		return c.prepareFirstSlots(ctx)
+		return c.lendToSlots(ctx)
 	default:
 		return nil
 	}

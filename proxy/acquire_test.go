@@ -58,9 +58,9 @@ func (v *vault) Route(context.Context, router.Startup) (router.Route, error) {
 
 // session is one that knows what the vault's cache holds now.
 func (v *vault) session(t *testing.T) *session {
-	ctx, end := context.WithCancelCause(t.Context())
-	s := &session{o: &Options{Router: v, Pool: v, Rotated: v.rotated}, ctx: ctx, end: end}
-	route, _ := v.Route(ctx, s.start)
+	s := &session{server: &Server{}, o: &Options{Router: v, Pool: v, Rotated: v.rotated}}
+	s.life.begin(t.Context())
+	route, _ := v.Route(t.Context(), router.Startup{})
 	s.route.Store(&route)
 	return s
 }
@@ -91,7 +91,7 @@ func TestWhatTheSessionLearnedByItselfIsNotAskedFor(t *testing.T) {
 	s := v.session(t)
 	v.dialed = func() {
 		v.cached = 2
-		s.recheck(s.ctx) // as when the notification comes
+		s.recheck(s.life.context()) // as when the notification comes
 	}
 	if _, err := s.acquire(t.Context()); err != nil || v.asked != 0 {
 		t.Errorf("%v after %d questions", err, v.asked)

@@ -38,6 +38,8 @@ type bed struct {
 	options proxy.Options
 	servers map[string]pool.Server
 	target  pool.Target
+	tenant  registry.Tenant
+	login   registry.Login
 	server  *proxy.Server
 	stop    func() // and wait for the end
 }
@@ -80,6 +82,8 @@ func newBed(t *testing.T, connections int) *bed {
 	b := &bed{t: t, admin: admin, servers: map[string]pool.Server{"main": {
 		Host: dsn.Hostname(), Port: uint16(port), SSLMode: "disable", MaxConnections: connections,
 	}}, target: pool.Target{Server: "main", Database: strings.TrimPrefix(dsn.Path, "/"), Role: dsn.User.Username(), Tenant: "acme"}}
+	b.tenant = registry.Tenant{ID: "acme", Route: &registry.Route{Isolation: registry.IsolationDatabase}}
+	b.login = registry.Login{Name: "app"}
 	b.options = proxy.Options{
 		Router: b, Metrics: metrics.New(prometheus.NewRegistry(), metrics.Options{MaxTenants: 10}), Logger: slog.New(slog.DiscardHandler),
 		TrustLogins: []string{"app"}, StartupTimeout: patience, AuthenticationTimeout: patience, QueueWait: patience,
@@ -91,8 +95,7 @@ func newBed(t *testing.T, connections int) *bed {
 
 // Route lets everybody in as the login app.
 func (b *bed) Route(context.Context, router.Startup) (router.Route, error) {
-	tenant := &registry.Tenant{ID: "acme", Route: &registry.Route{Isolation: registry.IsolationDatabase}}
-	return router.Route{Tenant: tenant, Login: &registry.Login{Name: "app"}, User: "app", Named: "acme", Target: b.target}, nil
+	return router.Route{Tenant: &b.tenant, Login: &b.login, User: "app", Named: "acme", Target: b.target}, nil
 }
 
 // serve runs the proxy until the end of the test, or stop.
@@ -192,7 +195,7 @@ func (b *bed) count(sql string) (n int) {
 
 // active counts the proxy's server connections that run something.
 func (b *bed) active() int {
-	return b.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'docex-proxy' AND state = 'active'")
+	return b.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active'")
 }
 
 func eventually(t *testing.T, what string, holds func() bool) {

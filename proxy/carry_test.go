@@ -61,7 +61,7 @@ func TestAPipelineIsTakenWhoeverReadsFirst(t *testing.T) {
 }
 
 func TestALargeResultTakesNoMemoryWhileItsReaderIsSlow(t *testing.T) {
-	const rows, size = 125000, 8000 // 1 GB
+	const rows, size = 32000, 8000 // 256 MB
 	onBoth(t, 2, nil, func(t *testing.T, b *bed) {
 		w := b.dial()
 		w.send(queryf("SELECT repeat('x', %d) FROM generate_series(1, %d)", size, rows))

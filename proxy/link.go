@@ -175,6 +175,7 @@ func (l *link) join(conn *pool.Conn, out *relay.Output, read bool) error {
 		return errIsolationChanged // no session runs on a connection that it does not know how to make its own
 	}
 	l.attached(conn)
+	conn.NetConn() // a reactor may have had it: it comes back before two goroutines use it
 	l.conn = conn
 	l.machine.Attach(stateOf(conn, l.o.ServerStatements).machine, out)
 	if read {
@@ -309,17 +310,39 @@ func (l *link) cancel(ctx context.Context) error {
 		return heir.cancel(ctx)
 	}
 	conn := l.conn
-	if conn == nil || !l.machine.Busy() || l.closing {
+	how := relay.CancelNothing
+	if conn != nil && !l.closing {
+		how = l.machine.Cancel()
+	}
+	switch how {
+	case relay.CancelNothing:
 		if l.waiting != nil {
 			l.waiting(errCanceled)
 		}
 		l.mu.Unlock()
 		return nil
+	case relay.CancelLater:
+		l.mu.Unlock()
+		return cancelLater(ctx, l)
 	}
 	l.cancels.Add(1)
 	l.mu.Unlock()
 	defer l.cancels.Done()
 	return conn.Cancel(ctx)
+}
+
+// cancelPause lies between two looks whether a statement of ours is over. It takes less than a millisecond as a rule.
+const cancelPause = 500 * time.Microsecond
+
+// cancelLater tries again to pass a cancel request on. Whoever sent it waits meanwhile, as for a server that is slow to
+// take it.
+func cancelLater(ctx context.Context, d driver) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(cancelPause):
+		return d.cancel(ctx)
+	}
 }
 
 // drain ends the session, at once between transactions and else when it gives its server connection back.

@@ -64,7 +64,7 @@ func (st *strand) place() (*pool.Conn, error) {
 // placeAside has a goroutine acquire, which may take a round trip or two to the registry on the way.
 func (st *strand) placeAside() {
 	o, session := st.host.order(st), st.session
-	ctx, stop := context.WithCancelCause(session.ctx)
+	ctx, stop := context.WithCancelCause(session.life.context())
 	st.order, o.stop = o, stop
 	o.alarm = st.host.queue.Set(o)
 	go func() {

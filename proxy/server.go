@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,10 +23,12 @@ type Server struct {
 	known      *knownParameters
 	throttle   *throttle
 	senders    senders
+	routes     routes
 	cancels    cancelTable
 	lastID     atomic.Uint64
-	hosts      []*host  // the reactors, none where there are only goroutines. Of Serve
-	encrypted  sync.Map // names of servers whose connections speak TLS
+	running    context.Context // of all sessions, while Serve runs
+	hosts      []*host         // the reactors, none where there are only goroutines
+	encrypted  sync.Map        // names of servers whose connections speak TLS
 
 	connections sync.WaitGroup
 	rechecks    sync.WaitGroup
@@ -53,6 +56,7 @@ func New(o Options) *Server {
 // returns when the last session has ended. The listener is closed. The error is nil after a drain.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	running, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	s.running = running
 	defer stop(nil)
 	if err := s.openHosts(); err != nil {
 		l.Close()
@@ -95,16 +99,24 @@ func (s *Server) accept(ctx, running context.Context, l net.Listener) error {
 
 // handle is the goroutine of one client connection, at first at least.
 func (s *Server) handle(running context.Context, conn net.Conn) {
-	ctx, end := context.WithCancelCause(running)
-	session := &session{server: s, o: &s.o, id: s.lastID.Add(1), client: conn, remote: conn.RemoteAddr(), began: time.Now(), ctx: ctx, end: end}
+	session := &session{server: s, o: &s.o, id: s.lastID.Add(1), client: conn, remote: addressOf(conn), began: time.Now()}
+	session.life.begin(running)
 	s.o.Metrics.ClientConnected()
 	// The raw connection, because a session's own may be in the middle of becoming TLS.
-	session.settle = onEnd(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) }) //nolint:errcheck
+	session.settle = onEnd(session.life.context(), func() { conn.SetDeadline(time.Unix(1, 0)) }) //nolint:errcheck
 	if err := s.enter(); err != nil {
 		session.part(err)
 		return
 	}
 	session.serve()
+}
+
+// addressOf is the address of a client's connection.
+func addressOf(conn net.Conn) netip.AddrPort {
+	if addr, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		return addr.AddrPort()
+	}
+	return netip.AddrPort{}
 }
 
 // gone counts a connection out for good.
@@ -159,7 +171,7 @@ func (s *Server) admit(sess *session, route router.Route) error {
 	}
 	s.tenants[id][sess] = struct{}{}
 	s.startups--
-	sess.route.Store(&route)
+	sess.route.Store(s.routes.share(route))
 	sess.drive(sess.newLink(route))
 	s.o.Metrics.SessionOpened(string(id))
 	return nil
@@ -174,6 +186,7 @@ func (s *Server) dismiss(session *session) {
 	delete(s.tenants[id], session)
 	if len(s.tenants[id]) == 0 {
 		delete(s.tenants, id)
+		s.routes.forget(id)
 	}
 }
 
@@ -214,8 +227,18 @@ func (s *Server) recheckRegularly(ctx context.Context) {
 func (s *Server) recheck(payload string) {
 	s.recheckTurn.Lock()
 	defer s.recheckTurn.Unlock()
+	type answer struct {
+		route router.Route
+		err   error
+	}
+	answers := make(map[startKey]answer) // most sessions of a tenant have said the same
 	for _, session := range s.concerned(payload) {
-		session.recheck(session.ctx)
+		a, ok := answers[session.startKey]
+		if !ok {
+			a.route, a.err = s.o.Router.Route(s.running, session.startup())
+			answers[session.startKey] = a
+		}
+		session.reroute(a.route, a.err)
 	}
 }
 
@@ -250,6 +273,9 @@ func (s *Server) drain(stop context.CancelCauseFunc) {
 	case <-done:
 	case <-timer.C:
 		stop(errShutdown)
+		for _, session := range s.concerned("*") {
+			session.end(errShutdown) // a reactor does not watch its sessions' contexts
+		}
 		<-done
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -26,21 +27,30 @@ type session struct {
 	o      *Options
 	id     uint64
 
-	client      net.Conn // the TLS connection once there is one; nil while a reactor has the socket
-	remote      net.Addr // the client's
+	client      net.Conn       // the TLS connection once there is one; nil while a reactor has the socket
+	remote      netip.AddrPort // the client's address, the zero value where it has none
 	began       time.Time
 	tls         *tls.Conn         // nil without TLS
 	certificate *x509.Certificate // the one we showed
 
-	ctx context.Context // ends with the session; its cause is the reason
-	end context.CancelCauseFunc
+	life lifetime
 	// settle waits until the end of ctx has interrupted the client's socket, or will not any more.
 	settle func()
 
-	start  router.Startup               // what the client said, to be judged again when the registry changes
+	startKey
 	route  atomic.Pointer[router.Route] // nil before the login
 	key    cancelKey                    // zero before the login's end
 	driven atomic.Pointer[driver]       // what carries the session, nil before the login
+}
+
+// startKey is what a client said of itself, to be judged again when the registry changes.
+type startKey struct {
+	parameters relay.Pairs
+	serverName string // of its TLS handshake
+}
+
+func (k startKey) startup() router.Startup {
+	return router.Startup{Parameters: k.parameters.Map(), ServerName: k.serverName}
 }
 
 // serve is the story of one client connection, to its end, or until a reactor takes the session over. The story then
@@ -58,15 +68,16 @@ func (s *session) serve() {
 
 // logIn brings a client to its session. A request to cancel is served, and has none.
 func (s *session) logIn() error {
-	said, err := s.open(s.ctx)
+	ctx := s.life.context()
+	said, err := s.open(ctx)
 	if err != nil {
 		return err
 	}
 	if said.cancel != (cancelKey{}) {
-		return s.server.cancel(s.ctx, said.cancel)
+		return s.server.cancel(ctx, said.cancel)
 	}
-	s.start = said.Startup
-	route, err := s.o.Router.Route(s.ctx, s.start)
+	s.startKey = startKey{relay.NewPairs(said.Parameters), said.ServerName}
+	route, err := s.o.Router.Route(ctx, said.Startup)
 	if err != nil {
 		return err
 	}
@@ -76,13 +87,13 @@ func (s *session) logIn() error {
 	if err := s.server.admit(s, route); err != nil {
 		return err
 	}
-	s.recheck(s.ctx) // what changed while the client proved itself was told to nobody
+	s.recheck(ctx) // what changed while the client proved itself was told to nobody
 	return s.welcome()
 }
 
 // conclude ends the connection, for the reason given, nil when the client said goodbye.
 func (s *session) conclude(err error) {
-	err = ended(s.ctx, err)
+	err = ended(s.life.context(), err)
 	if driver := s.driver(); driver != nil {
 		s.server.dismiss(s)
 		driver.close()
@@ -104,8 +115,8 @@ func (s *session) part(err error) {
 // own cancel key, and the first ReadyForQuery (section 55.2.1).
 func (s *session) welcome() error {
 	s.client.SetDeadline(time.Time{}) //nolint:errcheck // a closed connection fails its write too
-	if s.ctx.Err() != nil {
-		return context.Cause(s.ctx) // checked after the deadline is lifted, so that an end is never overwritten
+	if ctx := s.life.context(); ctx.Err() != nil {
+		return context.Cause(ctx) // checked after the deadline is lifted, so that an end is never overwritten
 	}
 	key := s.server.cancels.issue(s)
 	s.key = key
@@ -119,7 +130,7 @@ func (s *session) welcome() error {
 func (s *session) newLink(route router.Route) *link {
 	settings := relay.NewPairs(route.Settings)
 	l := &link{
-		ctx: s.ctx, end: s.end, client: s.client, o: s.o,
+		ctx: s.life.context(), end: s.end, client: s.client, o: s.o,
 		acquire: s.acquire,
 		tenant:  s.o.Metrics.Tenant(string(route.Tenant.ID)),
 		machine: relay.NewSession(relay.Config{
@@ -131,7 +142,7 @@ func (s *session) newLink(route router.Route) *link {
 		target:   route.Target,
 		progress: make(chan struct{}, 1),
 	}
-	l.settle = onEnd(s.ctx, l.interrupt)
+	l.settle = onEnd(l.ctx, l.interrupt)
 	return l
 }
 
@@ -157,7 +168,8 @@ func (s *session) hears(route router.Route) func(uint32) bool {
 	if route.Tenant.Route.Isolation == registry.IsolationDatabase {
 		return nil
 	}
-	return func(process uint32) bool { return s.server.senders.is(route.Target.Server, process, route.Tenant.ID) }
+	senders, server, tenant := &s.server.senders, route.Target.Server, route.Tenant.ID // and not the route: it is kept
+	return func(process uint32) bool { return senders.is(server, process, tenant) }
 }
 
 // seed draws a number that nobody can guess.
@@ -187,10 +199,14 @@ func (s *session) send(b []byte) error {
 // recheck asks the router again, and ends the session when it would no longer be let in. A route that has changed
 // serves the session from its next transaction on.
 func (s *session) recheck(ctx context.Context) {
-	route, err := s.o.Router.Route(ctx, s.start)
-	var refusal *router.Refusal
+	s.reroute(s.o.Router.Route(ctx, s.startup()))
+}
+
+// reroute takes what the router says of the session now.
+func (s *session) reroute(route router.Route, err error) {
+	refusal, refused := errors.AsType[*router.Refusal](err)
 	switch {
-	case errors.As(err, &refusal) && !errors.Is(err, router.ErrRegistryOffline):
+	case refused && !errors.Is(err, router.ErrRegistryOffline):
 		s.end(&endedError{refusal: refusal})
 	case err != nil: // nothing is known against the session
 	case route.Denied != nil:
@@ -198,13 +214,13 @@ func (s *session) recheck(ctx context.Context) {
 	case route.Role != s.route.Load().Role || route.Target.Shared != s.route.Load().Target.Shared || occupies(route) != occupies(*s.route.Load()):
 		s.end(errIsolationChanged) // the session's machine was made for the other level
 	default:
-		s.route.Store(&route)
+		s.route.Store(s.server.routes.share(route))
 	}
 }
 
 // finish tells the client why its connection ends and writes the session's one line in the log.
 func (s *session) finish(err error) {
-	user := s.start.Parameters["user"]
+	user := s.parameters.Map()["user"]
 	var gone *clientGoneError
 	reason, told := "client_closed", false
 	if err != nil && !errors.As(err, &gone) {
@@ -219,12 +235,12 @@ func (s *session) finish(err error) {
 		if reason != "client_closed" {
 			s.o.Metrics.SessionRefused(reason)
 		}
-		s.o.Logger.Log(s.ctx, refusedLevel(err), "connection refused", "client", s.remote.String(), "user", user,
+		s.o.Logger.Log(s.life.context(), refusedLevel(err), "connection refused", "client", s.remote, "user", user,
 			"reason", reason, "error", text(err), "told", told)
 		return
 	}
 	s.o.Metrics.SessionClosed(string(route.Tenant.ID), reason)
-	s.o.Logger.Info("session ended", "tenant", string(route.Tenant.ID), "login", route.User, "client", s.remote.String(),
+	s.o.Logger.Info("session ended", "tenant", string(route.Tenant.ID), "login", route.User, "client", s.remote,
 		"seconds", time.Since(s.began).Seconds(), "transactions", s.driver().transactions(), "reason", reason, "error", text(err))
 }
 

@@ -24,7 +24,6 @@ type strand struct {
 	host    *host
 	machine *relay.Session
 	tenant  *metrics.Tenant
-	stop    func() bool // the watch of the session's context
 
 	client     reactor.Socket
 	fromClient []byte // read and not dealt with
@@ -68,10 +67,14 @@ func (s *session) handOver() bool {
 	l.settle()
 	s.client.Close() // and out of the runtime's poller; the duplicate keeps the connection open
 	s.settle, s.client = func() {}, nil
+	s.life.renew(s.server.running)
 	st := &strand{session: s, host: h, machine: l.machine, tenant: l.tenant}
 	h.Post(reactor.Func(func() { st.begin(fd) })) // before anything that may be asked of it
 	l.yield(st)
 	s.drive(st)
+	if s.life.context().Err() != nil {
+		st.interrupt() // nobody could have told it before
+	}
 	return true
 }
 
@@ -85,16 +88,17 @@ func bare(conn net.Conn) net.Conn {
 
 func (st *strand) begin(fd int) {
 	st.client.Join(st.host.Loop, fd, (*clientSide)(st))
-	st.stop = context.AfterFunc(st.session.ctx, func() { st.host.Post((*interruption)(st)) })
 	st.await(true)
 	st.rest()
 }
 
-// interruption ends a strand whose session's context has ended.
+// interrupt ends the strand after its session has been ended. Any goroutine may call it.
+func (st *strand) interrupt() { st.host.Post((*interruption)(st)) }
+
 type interruption strand
 
 // Run implements reactor.Task.
-func (i *interruption) Run() { (*strand)(i).finish(context.Cause(i.session.ctx)) }
+func (i *interruption) Run() { (*strand)(i).finish(context.Cause(i.session.life.context())) }
 
 // rest is the end of a step: clocks and sockets as the state that is left demands.
 func (st *strand) rest() {
@@ -161,7 +165,6 @@ func (st *strand) finish(err error) {
 // leave takes the strand off its reactor.
 func (st *strand) leave() {
 	st.over = true
-	st.stop()
 	st.host.out.Reset()
 	for _, alarm := range []**reactor.Alarm{&st.silence, &st.query, &st.transaction, &st.unread} {
 		*alarm = (*alarm).Stop()
@@ -182,7 +185,7 @@ func (st *strand) depart(conn *pool.Conn) {
 	st.leave()
 	st.departed = true
 	l := &link{
-		ctx: st.session.ctx, end: st.session.end, o: st.session.o, acquire: st.session.acquire, tenant: st.tenant,
+		ctx: st.session.life.context(), end: st.session.end, o: st.session.o, acquire: st.session.acquire, tenant: st.tenant,
 		attached: st.session.attached, machine: st.machine, draining: st.draining, progress: make(chan struct{}, 1),
 	}
 	st.session.drive(l)
@@ -199,8 +202,8 @@ func (s *session) comeBack(st *strand, l *link, conn *pool.Conn) {
 		return
 	}
 	s.client, l.client = client, client
-	s.settle = onEnd(s.ctx, func() { client.SetDeadline(time.Unix(1, 0)) }) //nolint:errcheck // it is closed then
-	l.settle = onEnd(s.ctx, l.interrupt)
+	s.settle = onEnd(l.ctx, func() { client.SetDeadline(time.Unix(1, 0)) }) //nolint:errcheck // it is closed then
+	l.settle = onEnd(l.ctx, l.interrupt)
 	s.conclude(l.resume(conn, st.toClient.buf[st.toClient.sent:], st.fromClient))
 }
 
@@ -225,9 +228,14 @@ func (st *strand) beginCancel() func(context.Context) error {
 	case st.over:
 	case st.order != nil:
 		st.order.giveUp(errCanceled)
-	case st.berth != nil && st.machine.Busy():
-		st.berth.beginCancel()
-		return st.berth.cancel
+	case st.berth != nil:
+		switch st.machine.Cancel() {
+		case relay.CancelNow:
+			st.berth.beginCancel()
+			return st.berth.cancel
+		case relay.CancelLater:
+			return func(ctx context.Context) error { return cancelLater(ctx, st) }
+		}
 	}
 	return nil
 }
@@ -258,7 +266,7 @@ func (st *strand) close() {
 		return
 	}
 	st.berth.requests.Wait()
-	discard(st.session.ctx, st.berth.conn, st.machine.Busy())
+	discard(st.session.life.context(), st.berth.conn, st.machine.Busy())
 }
 
 func (st *strand) sawFatal() bool { return st.machine.SawFatal() }

@@ -14,7 +14,7 @@ func (s *Session) FromClient(b []byte, out *Output) (n int, v Verdict, err error
 		if err := checkFrame(kind, total); err != nil {
 			return n, More, err
 		}
-		if s.asking || s.queue.len() >= maxOutstanding {
+		if s.held = s.asking || s.queue.len() >= maxOutstanding; s.held {
 			return n, Hold, nil
 		}
 		msg := b[n:min(len(b), n+total)]
