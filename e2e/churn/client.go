@@ -12,60 +12,51 @@ import (
 	"time"
 )
 
-// stepPatience bounds one step, the wait for a server connection included.
+// stepPatience bounds one step, the wait for a server connection included: what takes longer hangs.
 const stepPatience = 90 * time.Second
 
-// client is one session, which speaks the protocol itself.
+// client is one session, which speaks the protocol itself. What it knows of itself decides what it has to be answered.
 type client struct {
-	conn    *net.TCPConn
-	in      *bufio.Reader
-	out     []byte // to be sent
-	tenant  string
-	tally   *tally
-	process uint32
-	key     []byte
-	steps   []string // what it has done, for a report
-	pinned  bool     // has left something that keeps it on its server connection
+	conn     *net.TCPConn
+	in       *bufio.Reader
+	out      []byte // to be sent
+	tenant   string
+	tally    *tally
+	process  uint32
+	key      []byte
+	steps    []string        // what it has done, for a report
+	spoken   string          // another tenant that it has named
+	prepared map[string]bool // its named statements
+	pinned   bool            // has left something that keeps it on its server connection
 }
 
-// answers is what came back up to a number of ReadyForQuery.
+// answers is what came back.
 type answers struct {
 	own    int      // marks of the tenant
 	rows   []string // first columns, of small results
 	codes  []string // SQLSTATEs
-	kinds  []byte
-	status byte // of the last ReadyForQuery
+	shape  []byte   // kinds of messages, one for a row of rows or lines; without what may come at any time
+	status byte     // of the last ReadyForQuery
 }
 
 // refusedError is a login that was answered with an error.
-type refusedError struct{ code, message string }
+type refusedError struct{ code string }
 
-func (e *refusedError) Error() string { return e.code + ": " + e.message }
+func (e *refusedError) Error() string { return "refused with " + e.code }
 
 // dial logs in.
 func dial(s *site, name string, t *tally) (*client, error) {
-	conn, err := net.DialTimeout("tcp", s.address, 10*time.Second)
+	c, err := knock(s, name, t)
 	if err != nil {
 		return nil, err
 	}
-	c := &client{conn: conn.(*net.TCPConn), in: bufio.NewReaderSize(conn, 8<<10), tenant: name, tally: t}
-	body := binary.BigEndian.AppendUint32(nil, 3<<16)
-	for _, text := range []string{"user", appLogin + "." + name, "database", database} {
-		body = append(append(body, text...), 0)
-	}
-	body = append(body, 0)
-	c.out = append(binary.BigEndian.AppendUint32(nil, uint32(len(body)+4)), body...)
-	if err := c.flush(); err != nil {
-		c.conn.Close()
-		return nil, err
-	}
-	a, err := c.until(1)
+	a, err := c.until('Z', 1)
 	switch {
 	case err != nil:
 	case len(a.codes) > 0:
-		err = &refusedError{a.codes[0], ""}
-	case c.key == nil:
-		err = errors.New("no BackendKeyData came")
+		err = &refusedError{a.codes[0]}
+	case string(a.shape) != "RKZ":
+		err = fmt.Errorf("out of step: the login was answered %q", a.shape)
 	}
 	if err != nil {
 		c.conn.Close()
@@ -74,43 +65,39 @@ func dial(s *site, name string, t *tally) (*client, error) {
 	return c, nil
 }
 
-// message puts one together, to be sent by flush.
-func (c *client) message(kind byte, body ...[]byte) {
-	length := 4
-	for _, part := range body {
-		length += len(part)
+// knock sends the startup packet and does not wait.
+func knock(s *site, name string, t *tally) (*client, error) {
+	conn, err := net.DialTimeout("tcp", s.address, 10*time.Second)
+	if err != nil {
+		return nil, err
 	}
-	c.out = binary.BigEndian.AppendUint32(append(c.out, kind), uint32(length))
-	for _, part := range body {
-		c.out = append(c.out, part...)
+	c := &client{
+		conn: conn.(*net.TCPConn), in: bufio.NewReaderSize(conn, 8<<10),
+		tenant: name, tally: t, prepared: make(map[string]bool),
 	}
+	body := binary.BigEndian.AppendUint32(nil, 3<<16)
+	for _, parameter := range []string{"user", appLogin + "." + name, "database", database} {
+		body = append(body, text(parameter)...)
+	}
+	body = append(body, 0)
+	c.out = append(binary.BigEndian.AppendUint32(nil, uint32(len(body)+4)), body...)
+	if err := c.flush(); err != nil {
+		c.conn.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
-func text(s string) []byte { return append([]byte(s), 0) }
+// own is the tenant's mark.
+func (c *client) own() string { return "own-" + c.tenant }
 
-func (c *client) query(sql string) { c.message('Q', text(sql)) }
-
-func (c *client) parse(name, sql string) { c.message('P', text(name), text(sql), []byte{0, 0}) }
-
-// bind takes binary results when asked to.
-func (c *client) bind(portal, statement string, binaryResult bool) {
-	formats := []byte{0, 0}
-	if binaryResult {
-		formats = []byte{0, 1, 0, 1}
-	}
-	c.message('B', text(portal), text(statement), []byte{0, 0, 0, 0}, formats)
-}
-
-func (c *client) describe(kind byte, name string) { c.message('D', []byte{kind}, text(name)) }
-
-func (c *client) execute(portal string, most uint32) {
-	c.message('E', text(portal), binary.BigEndian.AppendUint32(nil, most))
-}
-
-func (c *client) sync() { c.message('S') }
+// all reads the tenant's table. The text bears the mark, so that a statement or cursor that is left behind is known.
+func (c *client) all() string { return "SELECT tenant FROM mine /* " + c.own() + " */" }
 
 func (c *client) flush() error {
-	_ = c.conn.SetDeadline(time.Now().Add(stepPatience))
+	if err := c.conn.SetDeadline(time.Now().Add(stepPatience)); err != nil {
+		return err
+	}
 	_, err := c.conn.Write(c.out)
 	c.out = c.out[:0]
 	return err
@@ -121,25 +108,31 @@ func (c *client) ask(ready int) (answers, error) {
 	if err := c.flush(); err != nil {
 		return answers{}, err
 	}
-	return c.until(ready)
+	return c.until('Z', ready)
 }
 
-// until reads up to so many ReadyForQuery, and checks every answer on the way.
-func (c *client) until(ready int) (a answers, err error) {
-	for ready > 0 {
+// until reads up to so many messages of a kind, and checks every answer on the way.
+func (c *client) until(last byte, times int) (a answers, err error) {
+	for times > 0 {
 		kind, body, err := c.next()
 		if err != nil {
-			return a, err
+			return a, fmt.Errorf("after %q: %w", a.shape, err)
 		}
 		if err := c.take(&a, kind, body); err != nil {
 			return a, err
 		}
-		if kind == 'Z' {
-			ready--
+		if kind == last {
+			times--
+		}
+		if kind == 'E' && severity(body) == "FATAL" {
+			return a, &refusedError{a.codes[len(a.codes)-1]}
 		}
 	}
 	return a, nil
 }
+
+// largest is more than any answer has.
+const largest = 1 << 20
 
 func (c *client) next() (kind byte, body []byte, err error) {
 	var header [5]byte
@@ -147,7 +140,7 @@ func (c *client) next() (kind byte, body []byte, err error) {
 		return 0, nil, err
 	}
 	length := int(binary.BigEndian.Uint32(header[1:])) - 4
-	if length < 0 || length > 64<<20 {
+	if length < 0 || length > largest {
 		return 0, nil, fmt.Errorf("out of step: a message %q of %d bytes", header[0], length)
 	}
 	body = make([]byte, length)
@@ -156,56 +149,85 @@ func (c *client) next() (kind byte, body []byte, err error) {
 }
 
 func (c *client) take(a *answers, kind byte, body []byte) error {
-	a.kinds = append(a.kinds, kind)
+	spoken := ""
+	if kind == 'E' {
+		spoken = c.spoken
+	}
+	own, err := c.tally.check(c.tenant, spoken, body)
+	if err != nil {
+		return err
+	}
+	a.own += own
 	switch kind {
-	case 'D', 'd', 'A', 'S', 'N', 'E', 'C':
-		own, err := c.tally.check(c.tenant, body)
-		if err != nil {
-			return err
-		}
-		a.own += own
+	case 'A', 'S', 'N':
+		return nil
 	case 'K':
 		c.process, c.key = binary.BigEndian.Uint32(body), slices.Clone(body[4:])
 	case 'Z':
 		a.status = body[0]
-	case 'R', 'T', 't', '1', '2', '3', 'n', 's', 'I', 'G', 'H', 'c':
-	default:
-		return fmt.Errorf("out of step: an unexpected message %q", kind)
-	}
-	switch kind {
 	case 'E':
-		a.codes = append(a.codes, code(body))
+		a.codes = append(a.codes, field(body, 'C'))
+		c.tally.count("errors " + field(body, 'C'))
 	case 'D':
-		if len(body) >= 6 && len(a.rows) < 100 {
-			if n := int32(binary.BigEndian.Uint32(body[2:])); n >= 0 && int(n) <= len(body)-6 && n < 1000 {
-				a.rows = append(a.rows, string(body[6:6+n]))
-			}
+		if first, ok := firstColumn(body); ok && len(a.rows) < 300 {
+			a.rows = append(a.rows, first)
 		}
+	}
+	if n := len(a.shape); n == 0 || a.shape[n-1] != kind || kind != 'D' && kind != 'd' {
+		a.shape = append(a.shape, kind)
 	}
 	return nil
 }
 
-// code is the SQLSTATE of an ErrorResponse.
-func code(body []byte) string {
-	for field := range strings.SplitSeq(string(body), "\x00") {
-		if strings.HasPrefix(field, "C") {
-			return field[1:]
+// firstColumn is that of a DataRow, if it is there and small.
+func firstColumn(body []byte) (string, bool) {
+	if len(body) < 6 {
+		return "", false
+	}
+	n := int32(binary.BigEndian.Uint32(body[2:]))
+	if n < 0 || int(n) > len(body)-6 || n > 1000 {
+		return "", false
+	}
+	return string(body[6 : 6+n]), true
+}
+
+// field is one of an ErrorResponse.
+func field(body []byte, kind byte) string {
+	for f := range strings.SplitSeq(string(body), "\x00") {
+		if f != "" && f[0] == kind {
+			return f[1:]
 		}
 	}
 	return ""
 }
 
-// cancel sends a cancel request for this session, over a connection of its own.
-func (c *client) cancel(address string) {
-	conn, err := net.DialTimeout("tcp", address, 5*time.Second)
+func severity(body []byte) string { return field(body, 'V') }
+
+// cancelKey is what a cancel request names a session with.
+type cancelKey struct {
+	process uint32
+	secret  []byte
+}
+
+// cancel sends a cancel request, over a connection of its own.
+func cancel(address string, key cancelKey) error {
+	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
 	if err != nil {
-		return
+		return err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	b := binary.BigEndian.AppendUint32(nil, uint32(12+len(c.key)))
+	if err := conn.SetDeadline(time.Now().Add(stepPatience)); err != nil {
+		return err
+	}
+	b := binary.BigEndian.AppendUint32(nil, uint32(12+len(key.secret)))
 	b = binary.BigEndian.AppendUint32(b, 1234<<16|5678)
-	b = binary.BigEndian.AppendUint32(b, c.process)
-	_, _ = conn.Write(append(b, c.key...))
-	_, _ = io.Copy(io.Discard, conn)
+	b = binary.BigEndian.AppendUint32(b, key.process)
+	if _, err := conn.Write(append(b, key.secret...)); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, conn)
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		return fmt.Errorf("a cancel request: %w", err)
+	}
+	return nil // an RST in the place of an end says as much
 }

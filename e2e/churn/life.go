@@ -4,73 +4,113 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
 	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 )
 
 // churn runs the workers until the goal is reached or one of them finds what must not be.
 func churn(ctx context.Context, s *site, o options, t *tally) error {
+	s.taken = o.drop
 	group, ctx := errgroup.WithContext(ctx)
+	t.held.Store(o.drop != "")
 	for i := range o.workers {
 		r := rand.New(rand.NewPCG(o.seed, uint64(i)))
 		group.Go(func() error {
-			for !t.done() && ctx.Err() == nil {
+			for lives := 1; !t.done() && ctx.Err() == nil; lives++ {
 				if err := live(s, s.tenants[r.IntN(len(s.tenants))], r, t); err != nil {
-					return err
+					return fmt.Errorf("seed %d, worker %d, session %d: %w", o.seed, i, lives, err)
 				}
 			}
 			return ctx.Err()
 		})
 	}
 	if o.drop != "" {
-		group.Go(func() error { return takeAway(ctx, s, o.drop, t) })
+		group.Go(func() error {
+			defer t.held.Store(false)
+			return takeAway(ctx, s, o.drop, t)
+		})
 	}
 	err := group.Wait()
-	if err != nil && s.proxy.ProcessState != nil {
-		err = fmt.Errorf("%w; the proxy has ended: %s", err, s.said())
+	select {
+	case exit := <-s.exited:
+		s.exited <- exit
+		err = errors.Join(err, fmt.Errorf("the proxy has ended: %v", exit))
+	default:
 	}
 	return err
 }
 
 // live is one session from its login to its end.
 func live(s *site, of *tenant, r *rand.Rand, t *tally) error {
-	doomed := of.losing.Load()
+	if r.IntN(40) == 0 {
+		return knockAndRun(s, of, r, t)
+	}
+	gone := of.gone.Load()
 	c, err := dial(s, of.name, t)
 	if err != nil {
+		if gone {
+			t.count("sessions of tenants that are gone, refused")
+		}
 		return judge(of, err, "the login", nil)
 	}
 	defer c.conn.Close()
+	defer s.over(cancelKey{c.process, c.key})
 	t.sessions.Add(1)
-	if doomed = doomed && of.gone.Load(); doomed {
-		return c.bereft()
+	if gone {
+		return judge(of, c.bereft(), "without its "+s.taken, c)
 	}
-	if err := inspect(c); err != nil {
+	if err := inspect(c, r, s); err != nil {
 		return judge(of, err, "the first look", c)
 	}
-	available := steps()
-	for range r.IntN(12) {
-		next := available[r.IntN(len(available))]
-		c.steps = append(c.steps, next.name)
-		if err := next.do(c, r, s); err != nil {
-			return judge(of, err, next.name, c)
-		}
+	if ended, err := c.wander(of, r, s); ended || err != nil {
+		return err
 	}
-	return judge(of, leave(c, r, t), "the end", c)
+	return judge(of, leave(c, r), "the end", c)
 }
 
-// judge lets a tenant that is losing its role or schema have errors, but not another's answers. No other tenant may.
+// wander takes some random steps. It reports whether the session came to its end with its tenant.
+func (c *client) wander(of *tenant, r *rand.Rand, s *site) (ended bool, err error) {
+	available := steps()
+	for range r.IntN(16) {
+		if of.gone.Load() {
+			if c.pinned { // its temporary tables are its own still
+				return true, nil
+			}
+			return true, judge(of, c.bereft(), "without its "+s.taken, c)
+		}
+		next := available[r.IntN(len(available))]
+		c.steps = append(c.steps, next.name)
+		c.tally.steps.Add(1)
+		if err := next.do(c, r, s); err != nil {
+			return true, judge(of, err, next.name, c)
+		}
+	}
+	return false, nil
+}
+
+// knockAndRun ends a session in its login.
+func knockAndRun(s *site, of *tenant, r *rand.Rand, t *tally) error {
+	c, err := knock(s, of.name, t)
+	if err != nil {
+		return err
+	}
+	defer c.conn.Close()
+	pause(r.IntN(5))
+	t.count("ends: in the login")
+	return c.conn.SetLinger(r.IntN(2) - 1) // RST, or not
+}
+
+// judge lets a tenant that is losing its role or schema have errors, but not another's answers nor, once they are gone,
+// any row. No other tenant may.
 func judge(of *tenant, err error, when string, c *client) error {
-	var foreign *foreignError
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.As(err, &foreign), !of.losing.Load():
-	default:
+	}
+	_, foreign := errors.AsType[*foreignError](err)
+	_, served := errors.AsType[*servedError](err)
+	if of.losing.Load() && !foreign && !served {
 		return nil
 	}
 	var done []string
@@ -80,122 +120,25 @@ func judge(of *tenant, err error, when string, c *client) error {
 	return fmt.Errorf("tenant %s, %s, after [%s]: %w", of.name, when, strings.Join(done, ", "), err)
 }
 
-// bereft is a session of a tenant whose role or schema was gone before it began: it must not get a row.
+// servedError is a tenant that has got rows without its role or schema.
+type servedError struct{ shape string }
+
+func (e *servedError) Error() string {
+	return fmt.Sprintf("the tenant is gone and was answered %q", e.shape)
+}
+
+// bereft is a session of a tenant whose role or schema was gone before: it must not get a row, by whichever way.
 func (c *client) bereft() error {
-	c.query(all)
-	a, err := c.ask(1)
-	var foreign *foreignError
-	switch {
-	case errors.As(err, &foreign):
-		return err
-	case err == nil && len(a.codes) == 0:
-		return fmt.Errorf("tenant %s is gone and was answered %q", c.tenant, a.kinds)
-	}
-	c.tally.count("queries of tenants that are gone, refused")
-	return nil
-}
-
-// leave ends a session in one of many ways.
-func leave(c *client, r *rand.Rand, t *tally) error {
-	ways := []struct {
-		name  string
-		leave func() error
-	}{
-		{"goodbye", func() error {
-			c.message('X')
-			if err := c.flush(); err != nil {
-				return err
-			}
-			if _, err := c.in.ReadByte(); !errors.Is(err, io.EOF) {
-				return fmt.Errorf("after Terminate came %v", err)
-			}
-			return nil
-		}},
-		{"RST", func() error { return c.conn.SetLinger(0) }},
-		{"half a message", func() error {
-			c.query(all)
-			c.out = c.out[:1+r.IntN(len(c.out)-1)]
-			return c.flush()
-		}},
-		{"in a pipeline", func() error {
-			for range 1 + r.IntN(10) {
-				c.query(all)
-			}
-			return c.flush()
-		}},
-		{"in an extended pipeline without Sync", func() error {
-			for range 1 + r.IntN(10) {
-				c.parse("", all)
-				c.bind("", "", false)
-				c.execute("", uint32(r.IntN(3)))
-			}
-			return c.flush()
-		}},
-		{"in COPY", func() error {
-			c.query("COPY sink FROM STDIN")
-			c.message('d', []byte("own-"+c.tenant+"\nhalf a li"))
-			return c.flush()
-		}},
-		{"in a transaction", func() error {
-			c.query("BEGIN")
-			c.query("SET LOCAL docex.x = 'own-" + c.tenant + "'; INSERT INTO sink VALUES ('own-" + c.tenant + "')")
-			_, err := c.ask(2)
-			return err
-		}},
-		{"in a failed transaction", func() error {
-			c.query("BEGIN")
-			c.query("SELECT 1/0")
-			_, err := c.ask(2)
-			return err
-		}},
-		{"in a result", func() error {
-			c.query("SELECT repeat(tenant, 10000) FROM mine, generate_series(1, 20)")
-			if err := c.flush(); err != nil {
-				return err
-			}
-			_, _, err := c.next()
-			return err
-		}},
-		{"after an error without Sync", func() error {
-			c.parse("", "SELEC")
-			c.bind("", "", false)
-			return c.flush()
-		}},
-	}
-	way := ways[r.IntN(len(ways))]
-	t.count("ends: " + way.name)
-	err := way.leave()
-	var timeout net.Error
-	if err != nil && !(errors.As(err, &timeout) && timeout.Timeout()) && way.name != "goodbye" && errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
-}
-
-// takeAway takes the role or the schema of half of the tenants, one after the other, under load.
-func takeAway(ctx context.Context, s *site, what string, t *tally) error {
-	for _, of := range s.tenants[len(s.tenants)/2:] {
-		if t.done() || ctx.Err() != nil {
-			return ctx.Err()
+	for _, sql := range []string{c.all(), "SELECT tenant FROM tenant_" + c.tenant + ".mine", "COPY mine TO STDOUT"} {
+		c.query(sql)
+		a, err := c.ask(1)
+		if strings.ContainsAny(string(a.shape), "Dd") || err == nil && len(a.codes) == 0 {
+			return &servedError{string(a.shape)}
 		}
-		of.losing.Store(true)
-		sql := "DROP SCHEMA tenant_" + of.name + " CASCADE"
-		if what == "role" {
-			sql = "DROP OWNED BY tenant_" + of.name + " CASCADE; DROP ROLE tenant_" + of.name
-		}
-		err := s.admin(ctx, "SET lock_timeout = '20s'; "+sql)
-		for end := time.Now().Add(30 * time.Second); err != nil && ctx.Err() == nil && time.Now().Before(end); {
-			time.Sleep(50 * time.Millisecond) // a session has a temporary table of the role's, for example
-			err = s.admin(ctx, "SET lock_timeout = '20s'; "+sql)
-		}
+		c.tally.count(refusals)
 		if err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return fmt.Errorf("dropping the %s of %s: %w", what, of.name, err)
+			return err
 		}
-		of.gone.Store(true)
-		time.Sleep(100 * time.Millisecond)
 	}
 	return nil
 }

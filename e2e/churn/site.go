@@ -3,22 +3,16 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
-	"net/http"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
-	"syscall"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
@@ -30,6 +24,10 @@ const (
 	database = "docex_churn"
 	appLogin = "churn_app"
 	rows     = 20 // of each tenant's table
+
+	// The numbers of a tenant's rows, and of its sequence, divided by these are the tenant's.
+	rowUnit    = 1000
+	ticketUnit = 1_000_000
 )
 
 // site is Postgres, the tenants and a proxy.
@@ -41,6 +39,11 @@ type site struct {
 	proxy        *exec.Cmd
 	exited       chan error
 	tenants      []*tenant
+	taken        string            // what tenants lose
+	randoms      map[string]string // what random() says first after each tenant's seed, and whose it is
+
+	mu   sync.Mutex
+	keys []cancelKey // of sessions that are over, the last ones
 }
 
 // tenant is one, with what has become of it.
@@ -50,7 +53,8 @@ type tenant struct {
 	losing, gone atomic.Bool
 }
 
-func newSite(ctx context.Context, dir string, o options) (_ *site, err error) {
+// newSite builds both programs and starts everything. Whoever gets it calls close.
+func newSite(ctx context.Context, dir string, o options) (*site, error) {
 	s := &site{dir: dir, exited: make(chan error, 1)}
 	if err := os.Chmod(dir, 0o711); err != nil { // for root, Postgres runs as somebody else
 		return nil, err
@@ -60,16 +64,19 @@ func newSite(ctx context.Context, dir string, o options) (_ *site, err error) {
 	if output, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building: %w: %s", err, output)
 	}
-	s.cluster, err = localpg.Start(ctx, localpg.Options{
+	cluster, err := localpg.Start(ctx, localpg.Options{
 		BinDir: o.binDir, DataDir: filepath.Join(dir, "pg"), Logger: slog.New(slog.DiscardHandler),
 		Settings: map[string]string{"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "60"},
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(s.provision(ctx, o), s.serve(ctx, o)); err != nil {
-		s.close()
-		return nil, err
+	s.cluster = cluster
+	if err = s.provision(ctx, o); err == nil {
+		err = s.serve(ctx, o)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
 }
@@ -95,7 +102,7 @@ func (s *site) provision(ctx context.Context, o options) error {
 	var group errgroup.Group
 	group.SetLimit(3)
 	for i := range o.tenants {
-		name := fmt.Sprintf("t%03d", i+1)
+		name := nameOf(i + 1)
 		s.tenants = append(s.tenants, &tenant{name: name})
 		if i == 0 { // the first may make what all of them need
 			if err := s.create(ctx, name, o.level); err != nil {
@@ -108,8 +115,29 @@ func (s *site) provision(ctx context.Context, o options) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	_, err = s.docexctl(ctx, "login", "create", appLogin, "--all-tenants", "-o", "json")
-	return err
+	if _, err = s.docexctl(ctx, "login", "create", appLogin, "--all-tenants", "-o", "json"); err != nil {
+		return err
+	}
+	return s.learnRandoms(ctx, maintenance)
+}
+
+// seedOf is the tenant's argument of setseed.
+func seedOf(number int) string { return fmt.Sprintf("%.3f", float64(number)/1000) }
+
+// learnRandoms notes what random() says after each tenant's seed.
+func (s *site) learnRandoms(ctx context.Context, conn *pgconn.PgConn) error {
+	s.randoms = make(map[string]string)
+	for _, t := range s.tenants {
+		sql := "SELECT setseed(" + seedOf(numberOf(t.name)) + "); SELECT random(); SELECT random(); SELECT random()"
+		results, err := conn.Exec(ctx, sql).ReadAll()
+		if err != nil {
+			return err
+		}
+		for _, result := range results[1:] {
+			s.randoms[string(result.Rows[0][0])] = t.name
+		}
+	}
+	return nil
 }
 
 func (s *site) create(ctx context.Context, name, level string) error {
@@ -117,7 +145,37 @@ func (s *site) create(ctx context.Context, name, level string) error {
 		return err
 	}
 	return s.admin(ctx, fmt.Sprintf(`SET ROLE tenant_%[1]s; SET search_path = tenant_%[1]s;
-CREATE TABLE mine AS SELECT 'own-%[1]s'::text AS tenant, n FROM generate_series(1, %[2]d) AS n; CREATE TABLE sink (tenant text)`, name, rows))
+CREATE TABLE mine AS SELECT 'own-%[1]s'::text AS tenant, %[3]d + n AS n, 'pad of own-%[1]s'::text AS pad FROM generate_series(1, %[2]d) AS n;
+CREATE TABLE sink (tenant text); CREATE SEQUENCE ticket START %[4]d`,
+		name, rows, numberOf(name)*rowUnit, numberOf(name)*ticketUnit))
+}
+
+// sabotage puts a row of the second tenant into the first one's table.
+func (s *site) sabotage(ctx context.Context) error {
+	return s.admin(ctx, fmt.Sprintf("INSERT INTO tenant_%s.mine SELECT * FROM tenant_%s.mine LIMIT 1", s.tenants[0].name, s.tenants[1].name))
+}
+
+// other is a tenant but this one, or the same where there is no other.
+func (s *site) other(name string, r *rand.Rand) string {
+	at := numberOf(name) - 1
+	return s.tenants[(at+1+r.IntN(max(1, len(s.tenants)-1)))%len(s.tenants)].name
+}
+
+// over notes the key of a session that has ended.
+func (s *site) over(key cancelKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keys = append(s.keys[max(0, len(s.keys)-100):], key)
+}
+
+// staleKey is one of a session that has ended some time ago.
+func (s *site) staleKey() (cancelKey, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.keys) == 0 {
+		return cancelKey{}, false
+	}
+	return s.keys[0], true
 }
 
 // admin runs SQL as the superuser, past the proxy.
@@ -142,92 +200,6 @@ func (s *site) docexctl(ctx context.Context, arguments ...string) ([]byte, error
 	return stdout.Bytes(), nil
 }
 
-// serve starts the proxy. The login needs no password: thousands of logins are not about SCRAM here.
-func (s *site) serve(ctx context.Context, o options) error {
-	var initialised struct {
-		RegistryDSN string `json:"registry_dsn"`
-	}
-	text, err := os.ReadFile(filepath.Join(s.dir, "init.json"))
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(text, &initialised); err != nil {
-		return err
-	}
-	if s.address, err = freeAddress(); err != nil {
-		return err
-	}
-	if s.page, err = freeAddress(); err != nil {
-		return err
-	}
-	config := filepath.Join(s.dir, "proxy.yaml")
-	err = os.WriteFile(config, fmt.Appendf(nil, `
-listen: %s
-http: %s
-registry: {dsn: %q}
-master_key_file: %q
-servers: {main: {host: %s, port: %d, sslmode: disable, max_connections: %d}}
-auth: {allow_trusted: true, trust: [%s]}
-timeouts: {queue_wait: 60s}
-limits: {login_failures: 0}
-`, s.address, s.page, initialised.RegistryDSN, filepath.Join(s.dir, "master.key"), s.cluster.Host(), s.cluster.Port(), o.connections, appLogin), 0o600)
-	if err != nil {
-		return err
-	}
-	log, err := os.Create(filepath.Join(s.dir, "proxy.log"))
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	s.proxy = exec.Command(filepath.Join(s.dir, "docex-proxy"), "serve", "--config", config)
-	s.proxy.Stdout, s.proxy.Stderr = log, log
-	s.proxy.Env = append(os.Environ(), "DOCEX_PROXY_IO="+o.io)
-	if err := s.proxy.Start(); err != nil {
-		return err
-	}
-	go func() { s.exited <- s.proxy.Wait() }()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
-		if response, err := http.Get("http://" + s.page + "/readyz"); err == nil {
-			response.Body.Close()
-			if response.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-	}
-	return fmt.Errorf("the proxy is not ready: %s", s.said())
-}
-
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return listener.Addr().String(), listener.Close()
-}
-
-// said is the end of the proxy's log.
-func (s *site) said() string {
-	text, _ := os.ReadFile(filepath.Join(s.dir, "proxy.log"))
-	return string(text[max(0, len(text)-3000):])
-}
-
-var telling = regexp.MustCompile(`(?m)^docex_proxy_((?:tenant_switch_seconds_count|session_pins_total|server_connect_seconds_count)\{[^}]*\}) ([0-9]+)`)
-
-// metrics are those of the proxy that say how much was tried.
-func (s *site) metrics() map[string]int {
-	response, err := http.Get("http://" + s.page + "/metrics")
-	if err != nil {
-		return nil
-	}
-	defer response.Body.Close()
-	page, _ := io.ReadAll(response.Body)
-	values := make(map[string]int)
-	for _, found := range telling.FindAllSubmatch(page, -1) {
-		values[string(found[1])], _ = strconv.Atoi(string(found[2]))
-	}
-	return values
-}
-
 // lost counts the tenants that have lost what -drop takes.
 func (s *site) lost() (n int) {
 	for _, t := range s.tenants {
@@ -236,18 +208,4 @@ func (s *site) lost() (n int) {
 		}
 	}
 	return n
-}
-
-func (s *site) close() {
-	if s.proxy != nil && s.proxy.Process != nil {
-		_ = s.proxy.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-s.exited:
-		case <-time.After(10 * time.Second):
-			_ = s.proxy.Process.Kill()
-		}
-	}
-	if s.cluster != nil {
-		_ = s.cluster.Stop()
-	}
 }

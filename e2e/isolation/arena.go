@@ -71,7 +71,7 @@ func newArena(ctx context.Context, s *site, l level) (*arena, error) {
 	if a.accomplice, err = s.createLogin(ctx, a.attacker.login+"_two", a.attacker.tenant); err != nil {
 		return nil, err
 	}
-	if a.proxy, err = s.serve(ctx, l); err != nil {
+	if a.proxy, err = s.serve(ctx, l, budget); err != nil {
 		return nil, err
 	}
 	if err := a.settle(ctx); err != nil {
@@ -142,7 +142,7 @@ func (a *arena) named(sql string) string {
 	return strings.NewReplacer(
 		"{alpha}", a.own.schema, "{alpha role}", a.own.role,
 		"{beta}", a.others.schema, "{beta role}", a.others.role, "{beta database}", a.others.database,
-		"{login}", a.login, "{large object}", a.largeObject,
+		"{login}", a.login, "{slots}", slotPattern, "{large object}", a.largeObject,
 		"{row secret}", a.rows.text, "{code secret}", a.code.text, "{name secret}", a.name.text,
 	).Replace(sql)
 }

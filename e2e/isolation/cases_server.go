@@ -10,7 +10,7 @@ func serverCases() []attack {
 	switches := promise{role: refused, database: refused, trusted: leaks}
 	return []attack{
 		{number: 20, sentence: "Cancel or end the victim's backend", promise: switches, run: endBackends},
-		{number: 21, sentence: "Read the query text of the victim's sessions", promise: promise{contained, contained, leaks}, run: queryText},
+		{number: 21, sentence: "Read the query text of the victim's sessions", promise: promise{role: contained, database: contained, trusted: leaks}, run: queryText},
 		{number: 22, sentence: "Read, change or remove the victim's large object", promise: always(refused), run: func(t *trial) {
 			t.attempt("SELECT lo_get({large object})", "SELECT lo_unlink({large object})", "SELECT lo_put({large object}, 0, 'x')",
 				"SELECT lo_open({large object}, 262144)", "SELECT data FROM pg_largeobject", "ALTER LARGE OBJECT {large object} OWNER TO CURRENT_USER",

@@ -66,6 +66,12 @@ func (t *trial) differs(whose string, found cleanliness) {
 		if whose != victims && slices.Contains(differ, name) {
 			continue
 		}
+		if name == "session user" && t.level == levelSlot { // whichever slot it is
+			if !slotUser.MatchString(found[name]) {
+				t.leak("%s next session is logged in as %q, which is no slot", whose, found[name])
+			}
+			continue
+		}
 		if found[name] != value {
 			t.leak("%s next session: %s is %.40q, not %.40q", whose, name, found[name], value)
 		}

@@ -45,7 +45,7 @@ func parseOptions(arguments []string, stderr io.Writer) (options, error) {
 	o := options{}
 	flags := flag.NewFlagSet("isolation", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	names := flags.String("levels", "", "isolation `LEVELS` to try, by commas: role, database, trusted (default: those that this build has)")
+	names := flags.String("levels", "", "isolation `LEVELS` to try, by commas: role, slot, database, trusted (default: those that this build has)")
 	numbers := flags.String("cases", "", "`NUMBERS` of cases to try, by commas (default: all)")
 	flags.StringVar(&o.binDir, "pgbin", "", "`DIR` of the Postgres server programs (default: found on this machine)")
 	flags.StringVar(&o.out, "out", "", "write the report to `FILE` as well")
@@ -154,7 +154,7 @@ func tryLevel(ctx context.Context, s *site, l level, cases []int, progress io.Wr
 		return c, r.err
 	}
 	for _, attack := range table() {
-		if attack.absent != "" || cases != nil && !slices.Contains(cases, attack.number) {
+		if !attack.at(l) || cases != nil && !slices.Contains(cases, attack.number) {
 			continue
 		}
 		began := time.Now()

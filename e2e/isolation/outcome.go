@@ -5,12 +5,13 @@ type level string
 
 const (
 	levelRole     level = "role"
+	levelSlot     level = "slot"
 	levelDatabase level = "database"
 	levelTrusted  level = "trusted"
 )
 
 // allLevels is the order of the report's columns.
-func allLevels() []level { return []level{levelRole, levelDatabase, levelTrusted} }
+func allLevels() []level { return []level{levelRole, levelSlot, levelDatabase, levelTrusted} }
 
 // outcome is how an attack ended. More is better.
 type outcome int
@@ -35,15 +36,20 @@ func (o outcome) String() string {
 	}
 }
 
-// promise is the least that a level owes, by level.
-type promise struct{ role, database, trusted outcome }
+// promise is the least that a level owes, by level. Where nothing is said of slot it owes what role owes.
+type promise struct{ role, slot, database, trusted outcome }
 
-func always(o outcome) promise { return promise{o, o, o} }
+func always(o outcome) promise { return promise{role: o, database: o, trusted: o} }
 
 func (p promise) at(l level) outcome {
 	switch l {
 	case levelRole:
 		return p.role
+	case levelSlot:
+		if p.slot == unknown {
+			return p.role
+		}
+		return p.slot
 	case levelDatabase:
 		return p.database
 	case levelTrusted:

@@ -45,6 +45,7 @@ type proxy struct {
 	http    string
 	log     string // path
 	exited  chan error
+	killed  bool
 }
 
 const (
@@ -113,8 +114,21 @@ func (p *proxy) said() string {
 	return strings.Join(lines[max(0, len(lines)-10):], "")
 }
 
-// stop ends the proxy as an operator does.
+// kill ends the proxy as the kernel does that is out of memory.
+func (p *proxy) kill() error {
+	if err := p.command.Process.Kill(); err != nil {
+		return err
+	}
+	<-p.exited
+	p.killed = true
+	return nil
+}
+
+// stop ends the proxy as an operator does, if it is there.
 func (p *proxy) stop() error {
+	if p.killed {
+		return nil
+	}
 	if err := p.command.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}

@@ -27,15 +27,15 @@ type column struct {
 }
 
 // verdict counts a column.
-type verdict struct{ kept, broken, unknown, notYet, notRun int }
+type verdict struct{ kept, broken, unknown, elsewhere, notRun int }
 
 func (c column) verdict() verdict {
 	var v verdict
 	for _, a := range table() {
 		r, ran := c.results[a.number]
 		switch {
-		case a.absent != "":
-			v.notYet++
+		case !a.at(c.level):
+			v.elsewhere++
 		case !ran:
 			v.notRun++
 		case r.outcome == unknown:
@@ -71,7 +71,7 @@ func (r report) write(w io.Writer) {
 		r.summarise(w, c)
 	}
 	fmt.Fprintln(w, "\nA cell is what happened; in brackets what is promised, where that is less. refused: every way was answered with an error."+
-		" contained: let through, and nothing came of it. leaks: the victim was seen, changed or disturbed.")
+		" contained: let through, and nothing came of it. leaks: the victim was seen, changed or disturbed. n/a: there is no such thing at this level.")
 	fmt.Fprint(w, "\n| case | the hostile tenant's attempt |")
 	for _, c := range r.columns {
 		fmt.Fprintf(w, " %s |", c.level)
@@ -89,9 +89,9 @@ func (r report) summarise(w io.Writer, c column) {
 		return
 	}
 	v := c.verdict()
-	fmt.Fprintf(w, "- `%s`: %d promises kept, %d BROKEN, %d errors, %d not applicable yet, %d not run; %s. After %d of %d attacks that left something behind the victim"+
+	fmt.Fprintf(w, "- `%s`: %d promises kept, %d BROKEN, %d errors, %d not applicable, %d not run; %s. After %d of %d attacks that left something behind the victim"+
 		" got the very server connection, after %d another login of the tenant did.\n",
-		c.level, v.kept, v.broken, v.unknown, v.notYet, v.notRun, c.took.Round(time.Second), c.reuse.byVictim, c.reuse.trials, c.reuse.byTenant)
+		c.level, v.kept, v.broken, v.unknown, v.elsewhere, v.notRun, c.took.Round(time.Second), c.reuse.byVictim, c.reuse.trials, c.reuse.byTenant)
 }
 
 func (r report) row(w io.Writer, a attack) {
@@ -101,7 +101,7 @@ func (r report) row(w io.Writer, a attack) {
 		found, here := c.results[a.number]
 		promised := a.promise.at(c.level)
 		switch {
-		case a.absent != "":
+		case !a.at(c.level):
 			fmt.Fprint(w, " n/a |")
 		case !here:
 			fmt.Fprint(w, " not run |")
@@ -114,8 +114,6 @@ func (r report) row(w io.Writer, a attack) {
 		kept = kept && (!here || found.kept(promised))
 	}
 	switch {
-	case a.absent != "":
-		fmt.Fprintf(w, " not applicable yet: %s |\n", cell(a.absent))
 	case !ran:
 		fmt.Fprintln(w, " not run |")
 	case kept:

@@ -118,9 +118,9 @@ const (
 	queryTimeout    = "5s"
 )
 
-// serve starts a proxy for one level. Without trusted it does without the key that allows that level, which a build
-// may not know.
-func (s *site) serve(ctx context.Context, l level) (*proxy, error) {
+// serve starts a proxy for one level, with so many server connections. Without trusted it does without the key that
+// allows that level, which a build may not know.
+func (s *site) serve(ctx context.Context, l level, connections int) (*proxy, error) {
 	config := fmt.Sprintf(`
 registry: {dsn: %q}
 master_key_file: %q
@@ -129,14 +129,15 @@ servers:
 tls: {cert_file: %q, key_file: %q}
 timeouts: {drain: 3s, idle_transaction: %s, query: %s, queue_wait: 15s}
 limits: {login_failures: 0}
-`, s.registryDSN, s.key, s.cluster.Host(), s.cluster.Port(), budget, s.program("tls.crt"), s.program("tls.key"),
+`, s.registryDSN, s.key, s.cluster.Host(), s.cluster.Port(), connections, s.program("tls.crt"), s.program("tls.key"),
 		idleTransaction, queryTimeout)
 	if l == levelTrusted {
 		config += "auth: {allow_trusted: true}\n"
 	}
-	path := s.program(string(l) + ".yaml")
+	name := fmt.Sprintf("%s-%d", l, connections)
+	path := s.program(name + ".yaml")
 	if err := os.WriteFile(path, []byte(strings.TrimLeft(config, "\n")), 0o600); err != nil {
 		return nil, err
 	}
-	return startProxy(ctx, s.program("docex-proxy"), path, s.program(string(l)+".log"))
+	return startProxy(ctx, s.program("docex-proxy"), path, s.program(name+".log"))
 }

@@ -8,23 +8,16 @@ type attack struct {
 	sentence string
 	promise  promise
 	run      func(*trial)
-	absent   string // why there is nothing to try yet; run is nil then
+	only     level // the one that it makes sense at; "": all
 }
+
+// at reports whether there is something to try at a level.
+func (a attack) at(l level) bool { return a.only == "" || a.only == l }
 
 // table is all cases in order. 1 to 65 are the project's list of what has to be tried; further ones are this program's.
 func table() []attack {
 	all := slices.Concat(roleCases(), startupCases(), serverCases(), objectCases(), leftoverCases(), hiddenCases(), frameCases(),
-		cancelCases(), lifeCases(), sharedCases(), absentCases())
+		cancelCases(), lifeCases(), sharedCases(), switchCases(), migrationCases(), slotCases())
 	slices.SortFunc(all, func(a, b attack) int { return a.number - b.number })
 	return all
-}
-
-func absentCases() []attack {
-	const slot = "isolation level slot does not exist yet"
-	return []attack{
-		{number: 59, sentence: "A proxy killed in the middle of a switch leaves no membership behind", promise: always(contained), absent: slot},
-		{number: 60, sentence: "RESET ROLE and SET ROLE on a slot, raced 60000 times, win nothing", promise: always(refused), absent: slot},
-		{number: 61, sentence: "A trigger of the tenant's gains nothing when its tables are migrated", promise: always(contained),
-			absent: "docexctl has no verb yet that migrates tenants"},
-	}
 }

@@ -16,7 +16,7 @@ import (
 // patience bounds a step of an attack that has no bound of its own, trialPatience all of it.
 const (
 	patience      = 20 * time.Second
-	trialPatience = time.Minute
+	trialPatience = 2 * time.Minute
 )
 
 // trial is one run of one case.
@@ -64,6 +64,10 @@ func (t *trial) during(ctx context.Context, part func()) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, trialPatience)
 	defer cancel()
 	t.ctx = ctx
+	return untilAbandoned(part)
+}
+
+func untilAbandoned(part func()) (err error) {
 	defer func() {
 		switch gone := recover().(type) {
 		case nil:
@@ -75,6 +79,22 @@ func (t *trial) during(ctx context.Context, part func()) (err error) {
 	}()
 	part()
 	return nil
+}
+
+// aside carries out parts of the trial each in a goroutine of its own. wait returns when all of them have ended, and
+// abandons the trial if one of them was. A part opens nothing and tallies nothing: that is for the trial's goroutine.
+func (t *trial) aside(parts ...func()) (wait func()) {
+	ends := make(chan error, len(parts))
+	for _, part := range parts {
+		go func() { ends <- untilAbandoned(part) }()
+	}
+	return func() {
+		var all error
+		for range parts {
+			all = errors.Join(all, <-ends)
+		}
+		t.must(all)
+	}
 }
 
 // refusals are the SQLSTATEs that say no. In another database what is not there is as good.

@@ -11,13 +11,14 @@ import (
 // and after each case; a difference is a change that the attack has made.
 type world map[string]bool
 
-// everywhere is read in every database: the cluster's part comes twice, which does not matter.
+// everywhere is read in every database: the cluster's part comes twice, which does not matter. The password, the
+// settings and the large objects of a slot belong to whoever is on it: what must not come of them is for the victim's next sessions to find.
 const everywhere = `
 SELECT concat_ws(' ', 'role', rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls,
-       rolconnlimit, CASE WHEN rolname <> '{alpha role}' THEN md5(rolpassword) END) FROM pg_authid
+       rolconnlimit, CASE WHEN rolname <> '{alpha role}' AND rolname !~ '{slots}' THEN md5(rolpassword) END) FROM pg_authid
 UNION ALL SELECT concat_ws(' ', 'member', roleid::regrole, member::regrole, admin_option) FROM pg_auth_members
 UNION ALL SELECT concat_ws(' ', 'setting', setdatabase, setrole::regrole, setconfig) FROM pg_db_role_setting
-          WHERE setrole::regrole::text <> '{alpha role}'
+          WHERE setrole::regrole::text <> '{alpha role}' AND setrole::regrole::text !~ '{slots}'
 UNION ALL SELECT concat_ws(' ', 'database', datname, datdba::regrole, datacl) FROM pg_database
 UNION ALL SELECT concat_ws(' ', 'schema', nspname, nspowner::regrole, nspacl) FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp'
 UNION ALL SELECT concat_ws(' ', 'relation', n.nspname, relname, relkind, relowner::regrole, relacl)
@@ -41,7 +42,7 @@ SELECT concat_ws(' ', 'row', id, body) FROM {beta}.canary
 UNION ALL SELECT concat_ws(' ', 'row', body) FROM {beta}.shared_name
 UNION ALL SELECT concat_ws(' ', 'sequence', last_value, is_called) FROM {beta}.canary_id_seq
 UNION ALL SELECT concat_ws(' ', 'large object', oid, lomowner::regrole, lomacl, md5(lo_get(oid))) FROM pg_largeobject_metadata
-          WHERE lomowner::regrole::text <> '{alpha role}'
+          WHERE lomowner::regrole::text <> '{alpha role}' AND lomowner::regrole::text !~ '{slots}'
 UNION ALL SELECT concat_ws(' ', 'column', attrelid::regclass, attname, atttypid::regtype, attisdropped, attacl) FROM pg_attribute
           WHERE attrelid IN (SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = '{beta}') AND attnum > 0`
 

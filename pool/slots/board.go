@@ -25,7 +25,6 @@ const oldest = 150000
 
 // SQLSTATEs, appendix A.
 const (
-	invalidPassword       = "28P01"
 	insufficientPrivilege = "42501"
 	tooManyConnections    = "53300"
 )
@@ -138,8 +137,8 @@ func (b *Board) occupy(ctx context.Context, role string) (*pgconn.HijackedConn, 
 		switch {
 		case attempt > 0 && err == nil:
 			return nil, fmt.Errorf("the settings of role %s come back", role)
-		case attempt > 0, err != nil && !hasCode(err, invalidPassword):
-			return nil, err
+		case attempt > 0, err != nil && (hasCode(err, tooManyConnections) || ctx.Err() != nil):
+			return nil, err // after any other failure: a setting that a tenant has left may keep every login out
 		}
 		if err := b.renew(ctx, role); err != nil {
 			return nil, err
@@ -179,7 +178,7 @@ func (b *Board) inspect(ctx context.Context, role string) (spoilt bool, err erro
 
 // renew gives a slot that a tenant has spoilt its password and its settings back.
 func (b *Board) renew(ctx context.Context, role string) error {
-	b.o.Logger.Warn("a tenant has changed the password or the settings of a slot, which is made anew", "slot", role)
+	b.o.Logger.Warn("a slot could not be used as it was, and is made anew: a tenant may have changed its password or settings", "slot", role)
 	verifier := "NULL"
 	if stored := b.o.Verifier(role); stored != "" {
 		verifier = literal(stored)
