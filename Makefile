@@ -17,7 +17,7 @@ export GOFLAGS += -buildvcs=false
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test vet format-check unit e2e isolation compat fuzz bench lint fmt cover up down clean
+.PHONY: help build demo test vet format-check unit e2e isolation churn compat fuzz bench lint fmt cover up down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ unit: ## Test all packages but the end to end suite, with the race detector
 
 isolation: ## Attack the built programs as a hostile tenant, level by level, and print the report
 	$(GO) run ./e2e/isolation $(ISOLATION)
+
+churn: ## Have sessions of 200 tenants end badly on 8 server connections, and search a million answers for another tenant's
+	$(GO) run ./e2e/churn $(CHURN)
 
 compat: ## Run drivers' own test suites directly and through the proxy, and print what differs
 	$(GO) run ./e2e/compat $(COMPAT)
