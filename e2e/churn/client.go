@@ -67,7 +67,7 @@ func dial(s *site, name string, t *tally) (*client, error) {
 
 // knock sends the startup packet and does not wait.
 func knock(s *site, name string, t *tally) (*client, error) {
-	conn, err := net.DialTimeout("tcp", s.address, 10*time.Second)
+	conn, err := net.DialTimeout("tcp", s.proxy.Address, 10*time.Second)
 	if err != nil {
 		return nil, err
 	}

@@ -33,11 +33,8 @@ func churn(ctx context.Context, s *site, o options, t *tally) error {
 		})
 	}
 	err := group.Wait()
-	select {
-	case exit := <-s.exited:
-		s.exited <- exit
-		err = errors.Join(err, fmt.Errorf("the proxy has ended: %v", exit))
-	default:
+	if ended, how := s.proxy.Ended(); ended {
+		err = errors.Join(err, fmt.Errorf("the proxy has ended: %v", how))
 	}
 	return err
 }

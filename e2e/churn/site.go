@@ -1,22 +1,21 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/docex-proxy/docex-proxy/e2e/program"
 	"github.com/docex-proxy/docex-proxy/internal/localpg"
 )
 
@@ -34,10 +33,7 @@ const (
 type site struct {
 	dir, version string
 	cluster      *localpg.Cluster
-	address      string // of the proxy
-	page         string // its HTTP side
-	proxy        *exec.Cmd
-	exited       chan error
+	proxy        *program.Proxy
 	tenants      []*tenant
 	taken        string            // what tenants lose
 	randoms      map[string]string // what random() says first after each tenant's seed, and whose it is
@@ -55,14 +51,12 @@ type tenant struct {
 
 // newSite builds both programs and starts everything. Whoever gets it calls close.
 func newSite(ctx context.Context, dir string, o options) (*site, error) {
-	s := &site{dir: dir, exited: make(chan error, 1)}
+	s := &site{dir: dir}
 	if err := os.Chmod(dir, 0o711); err != nil { // for root, Postgres runs as somebody else
 		return nil, err
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-o", dir+"/", "github.com/docex-proxy/docex-proxy/cmd/docex-proxy",
-		"github.com/docex-proxy/docex-proxy/cmd/docexctl")
-	if output, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building: %w: %s", err, output)
+	if err := program.Build(ctx, dir); err != nil {
+		return nil, err
 	}
 	cluster, err := localpg.Start(ctx, localpg.Options{
 		BinDir: o.binDir, DataDir: filepath.Join(dir, "pg"), Logger: slog.New(slog.DiscardHandler),
@@ -72,8 +66,9 @@ func newSite(ctx context.Context, dir string, o options) (*site, error) {
 		return nil, err
 	}
 	s.cluster = cluster
-	if err = s.provision(ctx, o); err == nil {
-		err = s.serve(ctx, o)
+	registryDSN, err := s.provision(ctx, o)
+	if err == nil {
+		err = s.serve(ctx, registryDSN, o)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.close())
@@ -81,23 +76,26 @@ func newSite(ctx context.Context, dir string, o options) (*site, error) {
 	return s, nil
 }
 
-// provision makes the tenants and their rows.
-func (s *site) provision(ctx context.Context, o options) error {
+// provision makes the tenants and their rows, and returns where the registry is.
+func (s *site) provision(ctx context.Context, o options) (registryDSN string, err error) {
 	maintenance, err := pgconn.Connect(ctx, s.cluster.DSN("postgres"))
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer maintenance.Close(ctx)
 	s.version = maintenance.ParameterStatus("server_version")
 	if _, err := maintenance.Exec(ctx, "CREATE DATABASE "+database+" TEMPLATE template0").ReadAll(); err != nil {
-		return err
+		return "", err
 	}
-	initialised, err := s.docexctl(ctx, "init", "-o", "json")
+	output, err := s.docexctl(ctx, "init", "-o", "json")
 	if err != nil {
-		return err
+		return "", err
 	}
-	if err := os.WriteFile(filepath.Join(s.dir, "init.json"), initialised, 0o600); err != nil {
-		return err
+	var initialised struct {
+		RegistryDSN string `json:"registry_dsn"`
+	}
+	if err := json.Unmarshal([]byte(output), &initialised); err != nil {
+		return "", err
 	}
 	var group errgroup.Group
 	group.SetLimit(3)
@@ -106,19 +104,19 @@ func (s *site) provision(ctx context.Context, o options) error {
 		s.tenants = append(s.tenants, &tenant{name: name})
 		if i == 0 { // the first may make what all of them need
 			if err := s.create(ctx, name, o.level); err != nil {
-				return err
+				return "", err
 			}
 			continue
 		}
 		group.Go(func() error { return s.create(ctx, name, o.level) })
 	}
 	if err := group.Wait(); err != nil {
-		return err
+		return "", err
 	}
 	if _, err = s.docexctl(ctx, "login", "create", appLogin, "--all-tenants", "-o", "json"); err != nil {
-		return err
+		return "", err
 	}
-	return s.learnRandoms(ctx, maintenance)
+	return initialised.RegistryDSN, s.learnRandoms(ctx, maintenance)
 }
 
 // seedOf is the tenant's argument of setseed.
@@ -189,16 +187,13 @@ func (s *site) admin(ctx context.Context, sql string) error {
 	return err
 }
 
-func (s *site) docexctl(ctx context.Context, arguments ...string) ([]byte, error) {
-	command := exec.CommandContext(ctx, filepath.Join(s.dir, "docexctl"), arguments...)
-	command.Env = append(os.Environ(), "DOCEX_DSN="+s.cluster.DSN(database), "DOCEX_MASTER_KEY_FILE="+filepath.Join(s.dir, "master.key"))
-	var stdout, stderr bytes.Buffer
-	command.Stdout, command.Stderr = &stdout, &stderr
-	if err := command.Run(); err != nil {
-		return nil, fmt.Errorf("docexctl %s: %w: %s", strings.Join(arguments, " "), err, stderr.Bytes())
-	}
-	return stdout.Bytes(), nil
+func (s *site) docexctl(ctx context.Context, arguments ...string) (string, error) {
+	environment := []string{"DOCEX_DSN=" + s.cluster.DSN(database), "DOCEX_MASTER_KEY_FILE=" + s.key()}
+	return program.Run(ctx, environment, filepath.Join(s.dir, "docexctl"), arguments...)
 }
+
+// key is the path of the master key.
+func (s *site) key() string { return filepath.Join(s.dir, "master.key") }
 
 // lost counts the tenants that have lost what -drop takes.
 func (s *site) lost() (n int) {

@@ -120,7 +120,7 @@ func querySteps() []step {
 			if err := c.flush(); err != nil {
 				return err
 			}
-			if err := cancel(s.address, key); err != nil {
+			if err := cancel(s.proxy.Address, key); err != nil {
 				return err
 			}
 			a, err := c.until('Z', 1)
@@ -179,7 +179,7 @@ func canceled(c *client, r *rand.Rand, s *site) error {
 	sent := make(chan error, 1)
 	go func(delay int) {
 		pause(delay)
-		sent <- cancel(s.address, cancelKey{c.process, c.key})
+		sent <- cancel(s.proxy.Address, cancelKey{c.process, c.key})
 	}(r.IntN(40))
 	a, err := c.until('Z', 1)
 	if failed := <-sent; failed != nil {

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/docex-proxy/docex-proxy/e2e/program"
 )
 
 func main() {
@@ -82,7 +84,7 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) erro
 	}
 	fmt.Fprintln(stderr, "raw output:", dir)
 	if o.bin == "" {
-		if o.bin, err = dir, build(ctx, dir); err != nil {
+		if o.bin, err = dir, program.Build(ctx, dir); err != nil {
 			return err
 		}
 	}
@@ -164,7 +166,7 @@ func hold(ctx context.Context, o options, dir string, stderr io.Writer) error {
 	for _, e := range there.endpoints() {
 		fmt.Fprintf(stderr, "%s: %s\n", e.name, e.dsn())
 	}
-	fmt.Fprintf(stderr, "superuser: %s\nlog: %s\n", there.cluster.DSN(s.tenant), there.proxy.log)
+	fmt.Fprintf(stderr, "superuser: %s\nlog: %s\n", there.cluster.DSN(s.tenant), there.proxy.Log)
 	<-ctx.Done()
 	return there.close()
 }

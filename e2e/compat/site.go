@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/docex-proxy/docex-proxy/e2e/program"
 	"github.com/docex-proxy/docex-proxy/internal/localpg"
 )
 
@@ -22,7 +23,7 @@ import (
 type site struct {
 	dir     string
 	cluster *localpg.Cluster
-	proxy   *proxy
+	proxy   *program.Proxy
 	version string // of Postgres
 
 	tenant   string // and the database
@@ -105,7 +106,7 @@ timeouts: {drain: 1s, queue_wait: 20s}
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		return err
 	}
-	s.proxy, err = startProxy(ctx, filepath.Join(programs, "docex-proxy"), path, filepath.Join(s.dir, "proxy.log"))
+	s.proxy, err = program.Serve(ctx, filepath.Join(programs, "docex-proxy"), path, filepath.Join(s.dir, "proxy.log"))
 	return err
 }
 
@@ -160,7 +161,7 @@ func rowsOf(reader *pgconn.MultiResultReader) ([][]string, error) {
 // docexctl runs one verb and decodes what it says into answer.
 func (s *site) docexctl(ctx context.Context, programs string, answer any, arguments ...string) error {
 	environment := []string{"DOCEX_DSN=" + s.cluster.DSN(s.tenant), "DOCEX_MASTER_KEY_FILE=" + s.key()}
-	output, err := runProgram(ctx, environment, filepath.Join(programs, "docexctl"), append(arguments, "-o", "json")...)
+	output, err := program.Run(ctx, environment, filepath.Join(programs, "docexctl"), append(arguments, "-o", "json")...)
 	if err != nil {
 		return err
 	}
@@ -169,7 +170,7 @@ func (s *site) docexctl(ctx context.Context, programs string, answer any, argume
 
 // endpoints are both ways to the tenant.
 func (s *site) endpoints() []endpoint {
-	host, port, _ := net.SplitHostPort(s.proxy.address)
+	host, port, _ := net.SplitHostPort(s.proxy.Address)
 	direct := endpoint{
 		name: directly, host: s.cluster.Host(), port: fmt.Sprint(s.cluster.Port()),
 		user: s.role, password: s.password, database: s.tenant,
@@ -195,7 +196,7 @@ func (e endpoint) libpq() []string {
 func (s *site) close() error {
 	var err error
 	if s.proxy != nil {
-		err = s.proxy.stop()
+		err = s.proxy.Stop()
 	}
 	return errors.Join(err, s.cluster.Stop())
 }

@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/docex-proxy/docex-proxy/e2e/program"
 )
 
 // Versions that are installed; the tests in -sources have to be of the same.
@@ -61,7 +63,7 @@ func nodePostgres(ctx context.Context, w *workshop, at endpoint) (results, error
 
 // npm installs packages from npm into the workshop.
 func (w *workshop) npm(ctx context.Context, packages ...string) error {
-	_, err := runProgram(ctx, nil, "npm", append([]string{"install", "--no-audit", "--no-fund", "--silent", "--prefix", w.dir}, packages...)...)
+	_, err := program.Run(ctx, nil, "npm", append([]string{"install", "--no-audit", "--no-fund", "--silent", "--prefix", w.dir}, packages...)...)
 	return err
 }
 

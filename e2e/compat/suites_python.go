@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/docex-proxy/docex-proxy/e2e/program"
 )
 
 // python is the system's, which has the distribution's drivers.
@@ -41,7 +43,7 @@ func psycopgSuite() suite {
 // pythonDriver finds the installed driver and copies the tests of its version from the sources to where they may write.
 func pythonDriver(name, debian string) func(context.Context, *workshop) (string, error) {
 	return func(ctx context.Context, w *workshop) (string, error) {
-		version, err := runProgram(ctx, nil, python, "-c", "import pytest, "+name+"; print("+name+".__version__.split()[0])")
+		version, err := program.Run(ctx, nil, python, "-c", "import pytest, "+name+"; print("+name+".__version__.split()[0])")
 		if err != nil {
 			return "", fmt.Errorf("install it with: apt-get install %s python3-pytest python3-pytest-asyncio python3-dateutil: %w", debian, err)
 		}

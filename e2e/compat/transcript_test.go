@@ -12,6 +12,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/docex-proxy/docex-proxy/internal/pgtest"
+
+	"github.com/docex-proxy/docex-proxy/e2e/program"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
@@ -49,7 +51,7 @@ func newStage(t *testing.T) *stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := build(t.Context(), dir); err != nil {
+	if err := program.Build(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	const connections = 2

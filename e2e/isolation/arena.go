@@ -10,13 +10,15 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/docex-proxy/docex-proxy/e2e/program"
 )
 
 // arena is one isolation level made ready: a hostile tenant and a victim behind a proxy.
 type arena struct {
 	*site
 	level level
-	proxy *proxy
+	proxy *program.Proxy
 
 	attacker, accomplice account // both of the hostile tenant
 	prey                 account
@@ -149,7 +151,7 @@ func (a *arena) named(sql string) string {
 
 // dsn is how a client reaches its tenant through the proxy.
 func (a *arena) dsn(who account) string {
-	return fmt.Sprintf("postgres://%s.%s:%s@%s/?sslmode=disable", who.login, who.tenant, who.password, a.proxy.address)
+	return fmt.Sprintf("postgres://%s.%s:%s@%s/?sslmode=disable", who.login, who.tenant, who.password, a.proxy.Address)
 }
 
 // superuser runs a statement past the proxy, in the victim's database.
@@ -170,7 +172,7 @@ func (a *arena) close() error {
 			conn.Close(ctx) //nolint:errcheck // the cluster is stopped anyway
 		}
 	}
-	return a.proxy.stop()
+	return a.proxy.Stop()
 }
 
 // rowsOf reads all rows of all results, as text.

@@ -18,7 +18,7 @@ func cancelCases() []attack {
 
 // cancel sends a CancelRequest and waits until the proxy closes the connection.
 func (t *trial) cancel(pid uint32, secret []byte) {
-	conn, err := net.DialTimeout("tcp", t.proxy.address, patience)
+	conn, err := net.DialTimeout("tcp", t.proxy.Address, patience)
 	t.must(err)
 	defer conn.Close()
 	t.must(conn.SetDeadline(time.Now().Add(patience)))

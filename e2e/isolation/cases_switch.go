@@ -43,7 +43,7 @@ func killed(t *trial) {
 		recovery = max(recovery, t.revive())
 	}
 	if left == 0 {
-		t.must(t.proxy.kill())
+		t.must(t.proxy.Kill())
 		t.awaitNoBackends()
 		_, err := t.registry(t.ctx, `GRANT "{beta role}" TO docex_slot_1`)
 		t.must(err)
@@ -93,14 +93,14 @@ func (t *trial) killAmidSwitches(aimed bool) int64 {
 		case <-served:
 		case <-time.After(patience):
 			over.Store(true)
-			t.must(errors.Join(errors.New("not all sessions are served"), t.proxy.kill()))
+			t.must(errors.Join(errors.New("not all sessions are served"), t.proxy.Kill()))
 		}
 	}
 	t.pause(time.Duration(rand.IntN(60_000)) * time.Microsecond)
 	for end := time.Now().Add(time.Second); aimed && t.memberships() == 0 && time.Now().Before(end); {
 	}
 	over.Store(true)
-	t.must(t.proxy.kill())
+	t.must(t.proxy.Kill())
 	wait()
 	t.awaitNoBackends()
 	return answers.Load()

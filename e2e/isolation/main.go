@@ -170,7 +170,7 @@ func tryLevel(ctx context.Context, s *site, l level, cases []int, progress io.Wr
 			fmt.Fprintf(progress, "%s %d: %s, promised %s: %s %v\n", l, attack.number, r.outcome, attack.promise.at(l), r.detail, r.err)
 		}
 		if r.err != nil {
-			fmt.Fprintln(progress, "the proxy said:", a.proxy.said())
+			fmt.Fprintln(progress, "the proxy said:", a.proxy.Said())
 		}
 	}
 	c.reuse, c.took = a.reuse, time.Since(start)

@@ -83,7 +83,7 @@ func (t *trial) moveTo(connections int) {
 	t.arena.proxy = p
 	t.atEnd(func() {
 		t.arena.proxy = before
-		t.must(p.stop())
+		t.must(p.Stop())
 	})
 }
 
@@ -220,7 +220,7 @@ func (r *race) control() {
 
 // switches is how many the proxy has counted.
 func (t *trial) switches() int {
-	response, err := http.Get("http://" + t.proxy.http + "/metrics")
+	response, err := http.Get("http://" + t.proxy.HTTP + "/metrics")
 	t.must(err)
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)

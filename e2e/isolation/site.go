@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/docex-proxy/docex-proxy/e2e/program"
 	"github.com/docex-proxy/docex-proxy/internal/localpg"
 )
 
@@ -37,7 +38,7 @@ func newSite(ctx context.Context, dir, binDir string) (*site, error) {
 	if err := os.Chmod(dir, 0o711); err != nil { // for root, Postgres runs as somebody else
 		return nil, err
 	}
-	if err := build(ctx, dir); err != nil {
+	if err := program.Build(ctx, dir); err != nil {
 		return nil, err
 	}
 	cluster, err := localpg.Start(ctx, localpg.Options{
@@ -83,7 +84,7 @@ func (s *site) program(name string) string { return filepath.Join(s.dir, name) }
 
 func (s *site) docexctl(ctx context.Context, arguments ...string) (string, error) {
 	environment := []string{"DOCEX_DSN=" + s.cluster.DSN(registryDatabase), "DOCEX_MASTER_KEY_FILE=" + s.key}
-	return runProgram(ctx, environment, s.program("docexctl"), arguments...)
+	return program.Run(ctx, environment, s.program("docexctl"), arguments...)
 }
 
 func (s *site) docexctlJSON(ctx context.Context, answer any, arguments ...string) error {
@@ -120,7 +121,7 @@ const (
 
 // serve starts a proxy for one level, with so many server connections. Without trusted it does without the key that
 // allows that level, which a build may not know.
-func (s *site) serve(ctx context.Context, l level, connections int) (*proxy, error) {
+func (s *site) serve(ctx context.Context, l level, connections int) (*program.Proxy, error) {
 	config := fmt.Sprintf(`
 registry: {dsn: %q}
 master_key_file: %q
@@ -139,5 +140,5 @@ limits: {login_failures: 0}
 	if err := os.WriteFile(path, []byte(strings.TrimLeft(config, "\n")), 0o600); err != nil {
 		return nil, err
 	}
-	return startProxy(ctx, s.program("docex-proxy"), path, s.program(name+".log"))
+	return program.Serve(ctx, s.program("docex-proxy"), path, s.program(name+".log"))
 }

@@ -33,7 +33,7 @@ const maxFrame = 1 << 20
 
 // dial opens a connection to the proxy on which nothing has been said.
 func (t *trial) dial() *wire {
-	conn, err := net.DialTimeout("tcp", t.proxy.address, patience)
+	conn, err := net.DialTimeout("tcp", t.proxy.Address, patience)
 	t.must(err)
 	return t.wireOf(&overheardConn{Conn: conn, by: &t.heard})
 }

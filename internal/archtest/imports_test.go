@@ -64,9 +64,10 @@ var rooms = map[string]room{
 	"internal/archtest":  {why: "it reads the project from outside"},
 	"internal/pgtest":    {ours: []string{"internal/localpg"}, why: "it gives tests a Postgres, nothing else"},
 	"examples/pgx":       {why: "a user's program: an ordinary driver, nothing of the project"},
-	"e2e/churn":          {ours: []string{"internal/localpg"}, why: "a black box too: it uses the programs as many tenants would"},
-	"e2e/compat":         {ours: []string{"internal/localpg"}, why: "a black box too: it speaks to the programs as drivers do"},
-	"e2e/isolation":      {ours: []string{"internal/localpg"}, why: "a black box too: it attacks the programs as a tenant would"},
+	"e2e/program":        {why: "it builds and runs the programs; it knows nothing of what they are tried for"},
+	"e2e/churn":          {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it uses the programs as many tenants would"},
+	"e2e/compat":         {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it speaks to the programs as drivers do"},
+	"e2e/isolation":      {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it attacks the programs as a tenant would"},
 	"e2e":                {why: "a black box: it runs the programs, and would not notice what they really do if it used their packages"},
 }
 
