@@ -3,12 +3,7 @@
 package e2e_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"math/big"
 	"net"
@@ -26,68 +21,6 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// authority signs certificates.
-type authority struct {
-	dir         string
-	certificate *x509.Certificate
-	key         *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	ca := &authority{dir: t.TempDir()}
-	ca.certificate = &x509.Certificate{
-		Subject: pkix.Name{CommonName: "e2e authority"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	ca.certificate, ca.key = ca.sign(t, ca.certificate, ca.path("root.crt"), ca.path("root.key"))
-	return ca
-}
-
-func (ca *authority) path(name string) string { return filepath.Join(ca.dir, name) }
-
-// sign writes a certificate and its key. The authority's own, which comes first, signs itself.
-func (ca *authority) sign(t *testing.T, template *x509.Certificate, certFile, keyFile string) (*x509.Certificate, *ecdsa.PrivateKey) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if template.SerialNumber == nil {
-		template.SerialNumber = big.NewInt(1)
-	}
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	signer := ca.key
-	if signer == nil {
-		signer = key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, ca.certificate, &key.PublicKey, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: private}} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return certificate, key
-}
-
-// issueProxy writes the proxy's certificate, or renews it.
-func (ca *authority) issueProxy(t *testing.T, name string, serial int64) {
-	t.Helper()
-	ca.sign(t, &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, ca.path("proxy.crt"), ca.path("proxy.key"))
-}
-
 // secure gives a site's cluster a certificate of the authority, and has it ask clients for theirs.
 func (s *site) secure(t *testing.T, ca *authority) {
 	t.Helper()
@@ -95,7 +28,7 @@ func (s *site) secure(t *testing.T, ca *authority) {
 	data := query(t, superuser, "SHOW data_directory")
 	cert, key, root := filepath.Join(data, "server.crt"), filepath.Join(data, "server.key"), filepath.Join(data, "root.crt")
 	ca.sign(t, &x509.Certificate{SerialNumber: big.NewInt(2), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, cert, key)
-	if err := os.WriteFile(root, []byte(read(ca.path("root.crt"))), 0o600); err != nil {
+	if err := os.WriteFile(root, []byte(read(ca.root())), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	uid, gid := s.serverOwner(t)
@@ -120,16 +53,16 @@ func TestTheProxyLogsInByItsCertificateAndHasNoKey(t *testing.T) {
 	s.secure(t, ca)
 	acme, globex := s.tenant(t, "acme"), s.tenant(t, "globex")
 	s.admit(t, "hostssl all all 127.0.0.1/32 cert map=docex", "docex docex-proxy docex_registry", "docex docex-proxy "+acme.schema)
-	ca.issueProxy(t, "docex-proxy", 11)
+	ca.issue(t, "proxy", 11, "docex-proxy")
 	files := url.Values{
-		"sslmode": {"verify-full"}, "sslrootcert": {ca.path("root.crt")}, "sslcert": {ca.path("proxy.crt")}, "sslkey": {ca.path("proxy.key")},
+		"sslmode": {"verify-full"}, "sslrootcert": {ca.root()}, "sslcert": {ca.path("proxy.crt")}, "sslkey": {ca.path("proxy.key")},
 	}
 	s.configureProxies(t, fmt.Sprintf(`
 registry: {dsn: "postgres://docex_registry@127.0.0.1:%d/%s?%s"}
 servers:
   main: {host: 127.0.0.1, port: %[1]d, sslmode: verify-full, sslrootcert: %[4]s, sslcert: %[5]s, sslkey: %[6]s, max_connections: 5}
 timeouts: {drain: 5s}
-`, s.cluster.Port(), database, files.Encode(), ca.path("root.crt"), ca.path("proxy.crt"), ca.path("proxy.key")))
+`, s.cluster.Port(), database, files.Encode(), ca.root(), ca.path("proxy.crt"), ca.path("proxy.key")))
 	p := s.startProxy(t, nil)
 
 	first := p.connect(t, acme)
@@ -149,7 +82,7 @@ timeouts: {drain: 5s}
 		t.Errorf("logged %q", line)
 	}
 
-	ca.issueProxy(t, "docex-proxy", 12)
+	ca.issue(t, "proxy", 12, "docex-proxy")
 	time.Sleep(1100 * time.Millisecond) // the files are looked at once a second
 	second := p.connect(t, acme)
 	if got := s.serial(t, occupy(t, second)); got != "12" {

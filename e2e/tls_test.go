@@ -1,52 +1,18 @@
 package e2e_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// certificate makes a self-signed one and returns the settings that make a proxy use it.
+// certificate makes one and returns the settings that make a proxy use it.
 func certificate(t *testing.T, names ...string) settings {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "e2e"}, DNSNames: names,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	signed, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	files := settings{"tls.cert_file": filepath.Join(dir, "cert.pem"), "tls.key_file": filepath.Join(dir, "key.pem")}
-	for key, block := range map[string]*pem.Block{
-		"tls.cert_file": {Type: "CERTIFICATE", Bytes: signed}, "tls.key_file": {Type: "PRIVATE KEY", Bytes: private},
-	} {
-		if err := os.WriteFile(files[key], pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return files
+	cert, key := newAuthority(t).issue(t, "server", 1, "e2e", names...)
+	return settings{"tls.cert_file": cert, "tls.key_file": key}
 }
 
 // secured is the account's URL, in TLS whatever the certificate says.
