@@ -79,13 +79,7 @@ func TestARotationThatFailsChangesNothing(t *testing.T) {
 	boom := errors.New("boom")
 	before := s.snapshot(t)
 	for _, name := range []string{"wait for the tenant's lock", "raise the generation", "set the password"} {
-		p := s.with(s.key)
-		p.AfterStep(func(done string) error {
-			if done == name {
-				return boom
-			}
-			return nil
-		})
+		p := s.failAfter(name, func() error { return boom })
 		if _, err := p.RotateTenant(t.Context(), provision.RotateRequest{ID: "acme"}); !errors.Is(err, boom) {
 			t.Errorf("%s: got %v", name, err)
 		}

@@ -114,13 +114,7 @@ func TestNothingIsLeftWhenTheFirstTenantAtLevelSlotFails(t *testing.T) {
 	before := s.snapshot(t)
 	boom := errors.New("boom")
 	for _, name := range []string{"grant the shared rights", "check the result"} { // what comes before is as at level role
-		failing := s.with(s.key)
-		failing.AfterStep(func(done string) error {
-			if done == name {
-				return boom
-			}
-			return nil
-		})
+		failing := s.failAfter(name, func() error { return boom })
 		if _, err := failing.CreateTenant(t.Context(), provision.TenantRequest{ID: "acme", Isolation: registry.IsolationSlot}); !errors.Is(err, boom) {
 			t.Errorf("%s: got %v", name, err)
 		}

@@ -99,13 +99,7 @@ func TestNothingIsLeftWhenAStepFails(t *testing.T) {
 	boom := errors.New("boom")
 	for _, name := range provision.StepNames(registry.IsolationRole) {
 		t.Run(name, func(t *testing.T) {
-			failing := s.with(s.key)
-			failing.AfterStep(func(done string) error {
-				if done == name {
-					return boom
-				}
-				return nil
-			})
+			failing := s.failAfter(name, func() error { return boom })
 			if _, err := failing.CreateTenant(t.Context(), provision.TenantRequest{ID: "acme"}); !errors.Is(err, boom) {
 				t.Errorf("got %v", err)
 			}

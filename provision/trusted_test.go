@@ -95,13 +95,7 @@ func TestNothingIsLeftWhenATrustedTenantFails(t *testing.T) {
 	before := s.snapshot(t)
 	boom := errors.New("boom")
 	for _, name := range provision.StepNames(registry.IsolationTrusted) {
-		failing := s.with(s.key)
-		failing.AfterStep(func(done string) error {
-			if done == name {
-				return boom
-			}
-			return nil
-		})
+		failing := s.failAfter(name, func() error { return boom })
 		if _, err := failing.CreateTenant(t.Context(), provision.TenantRequest{ID: "acme", Isolation: registry.IsolationTrusted}); !errors.Is(err, boom) {
 			t.Errorf("%s: got %v", name, err)
 		}

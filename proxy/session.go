@@ -204,6 +204,7 @@ func (s *session) recheck(ctx context.Context) {
 
 // reroute takes what the router says of the session now.
 func (s *session) reroute(route router.Route, err error) {
+	known := s.route.Load()
 	refusal, refused := errors.AsType[*router.Refusal](err)
 	switch {
 	case refused && !errors.Is(err, router.ErrRegistryOffline):
@@ -211,7 +212,7 @@ func (s *session) reroute(route router.Route, err error) {
 	case err != nil: // nothing is known against the session
 	case route.Denied != nil:
 		s.end(&endedError{refusal: route.Denied})
-	case route.Role != s.route.Load().Role || route.Target.Shared != s.route.Load().Target.Shared || occupies(route) != occupies(*s.route.Load()):
+	case route.Role != known.Role || route.Target.Shared != known.Target.Shared || occupies(route) != occupies(*known):
 		s.end(errIsolationChanged) // the session's machine was made for the other level
 	default:
 		s.route.Store(s.server.routes.share(route))

@@ -251,8 +251,7 @@ func (st *strand) drain() {
 			return
 		}
 		st.draining = true
-		switch {
-		case st.order == nil && !st.machine.Busy() && st.machine.Status() == 'I':
+		if st.order == nil && !st.machine.Busy() && st.machine.Status() == 'I' {
 			st.finish(errShutdown)
 		}
 	}))
