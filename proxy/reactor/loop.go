@@ -32,6 +32,7 @@ const bufferSize = 64 << 10
 
 // slot is where the kernel's answer leads to. The generation tells its owners apart.
 type slot struct {
+	socket     *Socket
 	handler    Handler
 	generation uint32
 }
@@ -74,13 +75,23 @@ func (l *Loop) Run() {
 		l.asleep.Store(false)
 		l.now = time.Since(l.began)
 		for i := range n {
-			if at, generation, events := l.poller.event(i); at < uint32(len(l.slots)) && l.slots[at].generation == generation {
-				l.slots[at].handler.Ready(events)
-			}
+			l.tell(l.poller.event(i))
 		}
 		for _, c := range l.clocks {
 			c.expire(l.now)
 		}
+	}
+}
+
+// tell tells a socket's owner what it wants to hear. Of one that has left, by what another's owner did a moment ago, the
+// kernel may have said something before.
+func (l *Loop) tell(at, generation uint32, events Events) {
+	if at >= uint32(len(l.slots)) || l.slots[at].generation != generation {
+		return
+	}
+	slot := &l.slots[at]
+	if events &= slot.socket.Wants(); events != 0 {
+		slot.handler.Ready(events)
 	}
 }
 

@@ -26,7 +26,8 @@ func (s *Socket) Join(l *Loop, fd int, h Handler) {
 		s.slot = uint32(len(l.slots))
 		l.slots = append(l.slots, slot{generation: 1})
 	}
-	l.slots[s.slot].handler = h
+	slot := &l.slots[s.slot]
+	slot.socket, slot.handler = s, h
 }
 
 // Loop is the one that the socket has joined, nil before.
@@ -81,7 +82,8 @@ type vacancy Socket
 // Run implements Task.
 func (v *vacancy) Run() {
 	l := v.loop
-	l.slots[v.slot].handler = nil
-	l.slots[v.slot].generation++
+	slot := &l.slots[v.slot]
+	slot.socket, slot.handler = nil, nil
+	slot.generation++
 	l.free = append(l.free, v.slot)
 }
