@@ -17,6 +17,7 @@ const stepPatience = 90 * time.Second
 
 // client is one session, which speaks the protocol itself. What it knows of itself decides what it has to be answered.
 type client struct {
+	questions
 	conn     *net.TCPConn
 	in       *bufio.Reader
 	out      []byte // to be sent
@@ -73,7 +74,7 @@ func knock(s *site, name string, t *tally) (*client, error) {
 	}
 	c := &client{
 		conn: conn.(*net.TCPConn), in: bufio.NewReaderSize(conn, 8<<10),
-		tenant: name, tally: t, prepared: make(map[string]bool),
+		tenant: name, tally: t, prepared: make(map[string]bool), questions: questions{session: s.sessions.Add(1)},
 	}
 	body := binary.BigEndian.AppendUint32(nil, 3<<16)
 	for _, parameter := range []string{"user", appLogin + "." + name, "database", database} {
@@ -91,8 +92,16 @@ func knock(s *site, name string, t *tally) (*client, error) {
 // own is the tenant's mark.
 func (c *client) own() string { return "own-" + c.tenant }
 
-// all reads the tenant's table. The text bears the mark, so that a statement or cursor that is left behind is known.
-func (c *client) all() string { return "SELECT tenant FROM mine /* " + c.own() + " */" }
+// never is what rows say that are never committed.
+func (c *client) never() string { return c.own() + neverCommitted }
+
+const neverCommitted = ", never"
+
+// all reads the tenant's table. The text bears the tenant's mark, so that a statement or cursor that is left behind is
+// known, and the answer the question's.
+func (c *client) all() string {
+	return "SELECT tenant, '" + c.ask() + "' FROM mine /* " + c.own() + " */"
+}
 
 func (c *client) flush() error {
 	if err := c.conn.SetDeadline(time.Now().Add(stepPatience)); err != nil {
@@ -103,15 +112,16 @@ func (c *client) flush() error {
 	return err
 }
 
-// ask sends what was put together and reads up to so many ReadyForQuery.
-func (c *client) ask(ready int) (answers, error) {
+// ready sends what was put together and reads up to so many ReadyForQuery.
+func (c *client) ready(ready int) (answers, error) {
 	if err := c.flush(); err != nil {
 		return answers{}, err
 	}
 	return c.until('Z', ready)
 }
 
-// until reads up to so many messages of a kind, and checks every answer on the way.
+// until reads up to so many messages of a kind, and checks every answer on the way. An error ends the wait for others than
+// ReadyForQuery: they will not come.
 func (c *client) until(last byte, times int) (a answers, err error) {
 	for times > 0 {
 		kind, body, err := c.next()
@@ -124,8 +134,8 @@ func (c *client) until(last byte, times int) (a answers, err error) {
 		if kind == last {
 			times--
 		}
-		if kind == 'E' && severity(body) == "FATAL" {
-			return a, &refusedError{a.codes[len(a.codes)-1]}
+		if kind == 'E' && (last != 'Z' || severity(body) == "FATAL") { // nothing else comes by itself
+			return a, &refusedError{field(body, 'C')}
 		}
 	}
 	return a, nil
@@ -155,6 +165,9 @@ func (c *client) take(a *answers, kind byte, body []byte) error {
 	}
 	own, err := c.tally.check(c.tenant, spoken, body)
 	if err != nil {
+		return err
+	}
+	if err := c.answered(body); err != nil {
 		return err
 	}
 	a.own += own

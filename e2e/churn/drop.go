@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // What -drop takes.
@@ -27,6 +29,9 @@ func takeAway(ctx context.Context, s *site, what string, t *tally) error {
 		if err := s.take(ctx, of, what); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
+			}
+			if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
+				err = fmt.Errorf("%w: %s", err, refused.Detail)
 			}
 			return fmt.Errorf("dropping the %s of %s: %w", what, of.name, err)
 		}
@@ -51,7 +56,10 @@ func (s *site) take(ctx context.Context, of *tenant, what string) error {
 	role := "tenant_" + of.name
 	sql := "DROP SCHEMA " + role + " CASCADE"
 	if what == dropRole {
-		sql = "REASSIGN OWNED BY " + role + " TO docex_owner; DROP OWNED BY " + role + " CASCADE; DROP ROLE " + role
+		sql = "REASSIGN OWNED BY " + role + " TO docex_owner; DROP OWNED BY " + role + " CASCADE; " +
+			"SET LOCAL ROLE docex_owner; " + // the grantor of these, which DROP OWNED leaves
+			"REVOKE ALL ON DATABASE " + database + " FROM " + role + "; REVOKE ALL ON SCHEMA public FROM " + role + "; " +
+			"RESET ROLE; DROP ROLE " + role
 	}
 	err := s.admin(ctx, "SET lock_timeout = '5s'; "+sql)
 	for end := time.Now().Add(dropPatience); err != nil && ctx.Err() == nil && time.Now().Before(end); {

@@ -35,20 +35,32 @@ func endings() []ending {
 			}
 			return c.flush()
 		}},
+		{"Terminate behind a pipeline", func(c *client, r *rand.Rand) error {
+			for range 1 + r.IntN(10) {
+				c.query(c.all())
+			}
+			c.message('X')
+			return c.flush()
+		}},
+		{"Terminate in a transaction", func(c *client, _ *rand.Rand) error {
+			c.query("BEGIN; INSERT INTO sink VALUES ('" + c.never() + "')")
+			c.message('X')
+			return c.flush()
+		}},
 		{"in a pipeline without Sync", func(c *client, r *rand.Rand) error {
 			for range 1 + r.IntN(10) {
-				c.parse("", c.all())
-				c.bind("", "", asText)
+				c.parse("", everybodys)
+				c.bind("", "", asText, c.ask())
 				c.execute("", uint32(r.IntN(3)))
 			}
 			return c.flush()
 		}},
 		{"after Parse", func(c *client, _ *rand.Rand) error {
-			c.parse("s3", c.all())
+			c.parse("s3", everybodys)
 			return c.flush()
 		}},
 		{"after Parse and Flush", func(c *client, _ *rand.Rand) error {
-			c.parse("s3", c.all())
+			c.parse("s3", everybodys)
 			c.message('H')
 			if err := c.flush(); err != nil {
 				return err
@@ -63,7 +75,7 @@ func endings() []ending {
 		}},
 		{"in COPY in", func(c *client, _ *rand.Rand) error {
 			c.query("COPY sink FROM STDIN")
-			c.message('d', []byte(c.own()+"\nhalf a li"))
+			c.message('d', []byte(c.never()+"\nhalf a li"))
 			if err := c.flush(); err != nil {
 				return err
 			}
@@ -76,14 +88,14 @@ func endings() []ending {
 		}},
 		{"in a transaction", func(c *client, _ *rand.Rand) error {
 			c.query("BEGIN")
-			c.query("SET LOCAL docex.x = '" + c.own() + "'; INSERT INTO sink VALUES ('" + c.own() + "')")
-			_, err := c.ask(2)
+			c.query("SET LOCAL docex.x = '" + c.own() + "'; INSERT INTO sink VALUES ('" + c.never() + "')")
+			_, err := c.ready(2)
 			return err
 		}},
 		{"in a failed transaction", func(c *client, _ *rand.Rand) error {
 			c.query("BEGIN")
 			c.query("SELECT 1/0")
-			_, err := c.ask(2)
+			_, err := c.ready(2)
 			return err
 		}},
 		{"in a result", func(c *client, _ *rand.Rand) error {
@@ -93,6 +105,14 @@ func endings() []ending {
 		{"in a query that takes its time", func(c *client, _ *rand.Rand) error {
 			c.query("SELECT tenant, pg_sleep(0.002) FROM mine")
 			return c.flush()
+		}},
+		{"with a cancel request on its way", func(c *client, _ *rand.Rand) error {
+			c.query("SELECT tenant, pg_sleep(0.002) FROM mine")
+			if err := c.flush(); err != nil {
+				return err
+			}
+			go cancel(c.conn.RemoteAddr().String(), cancelKey{c.process, c.key}) //nolint:errcheck // it may come too late
+			return nil
 		}},
 		{"with everything left behind", func(c *client, r *rand.Rand) error { return litter(c, r, nil) }},
 	}

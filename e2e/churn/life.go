@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -13,28 +14,31 @@ import (
 // churn runs the workers until the goal is reached or one of them finds what must not be.
 func churn(ctx context.Context, s *site, o options, t *tally) error {
 	s.taken = o.drop
-	group, ctx := errgroup.WithContext(ctx)
+	group, running := errgroup.WithContext(ctx)
 	t.held.Store(o.drop != "")
 	for i := range o.workers {
 		r := rand.New(rand.NewPCG(o.seed, uint64(i)))
 		group.Go(func() error {
-			for lives := 1; !t.done() && ctx.Err() == nil; lives++ {
+			for lives := 1; !t.done() && running.Err() == nil; lives++ {
 				if err := live(s, s.tenants[r.IntN(len(s.tenants))], r, t); err != nil {
 					return fmt.Errorf("seed %d, worker %d, session %d: %w", o.seed, i, lives, err)
 				}
 			}
-			return ctx.Err()
+			return running.Err()
 		})
 	}
 	if o.drop != "" {
 		group.Go(func() error {
 			defer t.held.Store(false)
-			return takeAway(ctx, s, o.drop, t)
+			return takeAway(running, s, o.drop, t)
 		})
 	}
 	err := group.Wait()
 	if ended, how := s.proxy.Ended(); ended {
 		err = errors.Join(err, fmt.Errorf("the proxy has ended: %v", how))
+	}
+	if err == nil {
+		err = s.audit(ctx)
 	}
 	return err
 }
@@ -80,6 +84,7 @@ func (c *client) wander(of *tenant, r *rand.Rand, s *site) (ended bool, err erro
 		next := available[r.IntN(len(available))]
 		c.steps = append(c.steps, next.name)
 		c.tally.steps.Add(1)
+		c.settle()
 		if err := next.do(c, r, s); err != nil {
 			return true, judge(of, err, next.name, c)
 		}
@@ -100,14 +105,16 @@ func knockAndRun(s *site, of *tenant, r *rand.Rand, t *tally) error {
 }
 
 // judge lets a tenant that is losing its role or schema have errors, but not another's answers nor, once they are gone,
-// any row. No other tenant may.
+// any row. No other tenant may have errors, and none may wait for an answer that does not come.
 func judge(of *tenant, err error, when string, c *client) error {
 	if err == nil {
 		return nil
 	}
 	_, foreign := errors.AsType[*foreignError](err)
 	_, served := errors.AsType[*servedError](err)
-	if of.losing.Load() && !foreign && !served {
+	timeout, ok := errors.AsType[net.Error](err)
+	hangs := ok && timeout.Timeout()
+	if of.losing.Load() && !foreign && !served && !hangs {
 		return nil
 	}
 	var done []string
@@ -128,7 +135,7 @@ func (e *servedError) Error() string {
 func (c *client) bereft() error {
 	for _, sql := range []string{c.all(), "SELECT tenant FROM tenant_" + c.tenant + ".mine", "COPY mine TO STDOUT"} {
 		c.query(sql)
-		a, err := c.ask(1)
+		a, err := c.ready(1)
 		if strings.ContainsAny(string(a.shape), "Dd") || err == nil && len(a.codes) == 0 {
 			return &servedError{string(a.shape)}
 		}

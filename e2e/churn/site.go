@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -37,6 +38,8 @@ type site struct {
 	tenants      []*tenant
 	taken        string            // what tenants lose
 	randoms      map[string]string // what random() says first after each tenant's seed, and whose it is
+
+	sessions atomic.Uint64 // that have begun, with knocks
 
 	mu   sync.Mutex
 	keys []cancelKey // of sessions that are over, the last ones
@@ -194,6 +197,33 @@ func (s *site) docexctl(ctx context.Context, arguments ...string) (string, error
 
 // key is the path of the master key.
 func (s *site) key() string { return filepath.Join(s.dir, "master.key") }
+
+// audit looks into the tables for rows that another tenant has written, and for such as were never committed.
+func (s *site) audit(ctx context.Context) error {
+	conn, err := pgconn.Connect(ctx, s.cluster.DSN(database))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	for _, of := range s.tenants {
+		if of.losing.Load() {
+			continue
+		}
+		results, err := conn.Exec(ctx, fmt.Sprintf("SELECT tenant FROM tenant_%[1]s.sink WHERE tenant <> 'own-%[1]s' LIMIT 1", of.name)).ReadAll()
+		if err != nil {
+			return err
+		}
+		for _, row := range results[0].Rows {
+			return fmt.Errorf("the table of tenant %s has a row %q, which it has not written and committed", of.name, row[0])
+		}
+	}
+	return nil
+}
+
+// hasLosers reports whether a tenant has begun to lose what -drop takes.
+func (s *site) hasLosers() bool {
+	return slices.ContainsFunc(s.tenants, func(t *tenant) bool { return t.losing.Load() })
+}
 
 // lost counts the tenants that have lost what -drop takes.
 func (s *site) lost() (n int) {

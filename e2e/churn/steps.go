@@ -42,29 +42,29 @@ func querySteps() []step {
 	return []step{
 		{"query", func(c *client, _ *rand.Rand, _ *site) error {
 			c.query(c.all())
-			a, err := c.ask(1)
+			a, err := c.ready(1)
 			return want(a, err, rows, "TDCZ")
 		}},
 		{"two statements in a query", func(c *client, _ *rand.Rand, _ *site) error {
-			c.query("SELECT tenant FROM mine; SELECT min(tenant) FROM mine")
-			a, err := c.ask(1)
+			c.query(c.all() + "; SELECT min(tenant) FROM mine")
+			a, err := c.ready(1)
 			return want(a, err, rows+1, "TDCTDCZ")
 		}},
 		{"three statements in a query, the second fails", func(c *client, _ *rand.Rand, _ *site) error {
 			c.query(c.all() + "; SELECT 1/0; " + c.all())
-			a, err := c.ask(1)
+			a, err := c.ready(1)
 			return want(a, err, rows, "TDCEZ", "22012")
 		}},
 		{"pipelined queries, one of which fails", func(c *client, _ *rand.Rand, _ *site) error {
 			c.query(c.all())
 			c.query("SELECT 1/0")
 			c.query(c.all())
-			a, err := c.ask(3)
+			a, err := c.ready(3)
 			return want(a, err, 2*rows, "TDCZEZTDCZ", "22012")
 		}},
 		{"numbers", func(c *client, _ *rand.Rand, _ *site) error {
 			c.query("SELECT n, pad FROM mine")
-			a, err := c.ask(1)
+			a, err := c.ready(1)
 			if err := want(a, err, rows, "TDCZ"); err != nil {
 				return err
 			}
@@ -74,24 +74,24 @@ func querySteps() []step {
 			for _, sql := range []string{"BEGIN", c.all(), "SELECT 1/0", c.all(), "ROLLBACK"} {
 				c.query(sql)
 			}
-			a, err := c.ask(5)
+			a, err := c.ready(5)
 			return want(a, err, rows, "CZTDCZEZEZCZ", "22012", "25P02")
 		}},
 		{"transaction, question by question", func(c *client, r *rand.Rand, _ *site) error {
 			for _, sql := range []string{"BEGIN", "SAVEPOINT a", "ROLLBACK TO a"} {
 				c.query(sql)
-				if _, err := c.ask(1); err != nil {
+				if _, err := c.ready(1); err != nil {
 					return err
 				}
 			}
 			c.query(c.all())
 			c.query(choose(r, "COMMIT", "ROLLBACK"))
-			a, err := c.ask(2)
+			a, err := c.ready(2)
 			return want(a, err, rows, "TDCZCZ")
 		}},
 		{"COPY out", func(c *client, _ *rand.Rand, _ *site) error {
-			c.query("COPY mine (tenant) TO STDOUT")
-			a, err := c.ask(1)
+			c.query("COPY (" + c.all() + ") TO STDOUT")
+			a, err := c.ready(1)
 			return want(a, err, rows, "HdcCZ")
 		}},
 		{"COPY in", copyIn},
@@ -106,7 +106,7 @@ func querySteps() []step {
 				sql, sqlstate, own = "SELECT '"+c.own()+"'::int", "22P02", 1
 			}
 			c.query(sql)
-			a, err := c.ask(1)
+			a, err := c.ready(1)
 			return want(a, err, own, "EZ", sqlstate)
 		}},
 		{"cancel request", canceled},
@@ -116,7 +116,7 @@ func querySteps() []step {
 				return nil
 			}
 			c.tally.count("cancel requests with a stale key")
-			c.query("SELECT tenant, pg_sleep(0.0005) FROM mine")
+			c.query("SELECT tenant, '" + c.ask() + "', pg_sleep(0.0005) FROM mine")
 			if err := c.flush(); err != nil {
 				return err
 			}
@@ -152,18 +152,18 @@ func copyIn(c *client, r *rand.Rand, _ *site) error {
 	switch r.IntN(3) {
 	case 0:
 		c.message('f', text("changed my mind"))
-		a, err := c.ask(1)
+		a, err := c.ready(1)
 		return want(a, err, 0, "GEZ", "57014")
 	case 1:
 		c.message('d', []byte("one\ttoo many\n"))
 		c.message('d', []byte(c.own()+"\n"))
 		c.message('c')
-		a, err := c.ask(1)
+		a, err := c.ready(1)
 		return want(a, err, 0, "GEZ", "22P04")
 	}
 	c.message('c')
 	c.query("DELETE FROM sink RETURNING tenant")
-	a, err := c.ask(2)
+	a, err := c.ready(2)
 	if string(a.shape) == "GCZTCZ" { // another session of the tenant has deleted them
 		return want(a, err, 0, "GCZTCZ")
 	}
@@ -172,7 +172,7 @@ func copyIn(c *client, r *rand.Rand, _ *site) error {
 
 // canceled races a cancel request with the end of its query: the query ends either way, and nothing else does.
 func canceled(c *client, r *rand.Rand, s *site) error {
-	c.query("SELECT tenant, pg_sleep(0.001) FROM mine")
+	c.query("SELECT tenant, '" + c.ask() + "', pg_sleep(0.001) FROM mine")
 	if err := c.flush(); err != nil {
 		return err
 	}
@@ -202,7 +202,7 @@ func slowly(c *client, r *rand.Rand, _ *site) error {
 	if r.IntN(4) == 0 {
 		times = 12000
 	}
-	c.query(fmt.Sprintf("SELECT repeat(tenant || ' ', %d) FROM mine", times))
+	c.query(fmt.Sprintf("SELECT repeat(tenant || ' ', %d), '%s' FROM mine", times, c.ask()))
 	if err := c.flush(); err != nil {
 		return err
 	}

@@ -25,6 +25,10 @@ func number(column string, format byte) (int64, error) {
 	return n, nil
 }
 
+// everybodys is a text that the sessions of all tenants send, so that nothing but whose they are tells their statements
+// apart. The question's mark is its parameter.
+const everybodys = "SELECT tenant, $1::text FROM mine"
+
 // extendedSteps use the extended protocol.
 func extendedSteps() []step {
 	return []step{
@@ -34,7 +38,7 @@ func extendedSteps() []step {
 			c.unnamed("SELECT tenant FROM mine WHERE tenant = $1", c.own())
 			c.unnamed("SELECT $1::text", c.own())
 			c.sync()
-			a, err := c.ask(1)
+			a, err := c.ready(1)
 			return want(a, err, rows+1, "12DC12DCZ")
 		}},
 		{"binary numbers", func(c *client, r *rand.Rand, _ *site) error {
@@ -42,46 +46,46 @@ func extendedSteps() []step {
 			c.bind("", "", asBinary)
 			c.execute("", 0)
 			c.sync()
-			a, err := c.ask(1)
+			a, err := c.ready(1)
 			if err := want(a, err, 0, "12DCZ"); err != nil {
 				return err
 			}
 			return c.numbers(a, asBinary)
 		}},
 		{"pipeline with an error that skips", func(c *client, _ *rand.Rand, _ *site) error {
-			c.unnamed(c.all())
+			c.unnamed(everybodys, c.ask())
 			c.unnamed("SELECT nothing FROM nowhere")
-			c.unnamed(c.all())
+			c.unnamed(everybodys, c.ask())
 			c.sync()
-			c.unnamed(c.all())
+			c.unnamed(everybodys, c.ask())
 			c.sync()
-			a, err := c.ask(2)
+			a, err := c.ready(2)
 			return want(a, err, 2*rows, "12DCEZ12DCZ", "42P01")
 		}},
 		{"long pipeline", longPipeline},
 		{"Flush before Sync", func(c *client, _ *rand.Rand, _ *site) error {
-			c.unnamed(c.all())
+			c.unnamed(everybodys, c.ask())
 			c.message('H')
 			if err := c.flush(); err != nil {
 				return err
 			}
 			a, err := c.until('C', 1)
-			if err != nil || string(a.shape) != "12DC" {
-				return fmt.Errorf("out of step: a Flush was answered %q, errors %q: %w", a.shape, a.codes, err)
+			if err != nil {
+				return fmt.Errorf("a Flush was answered %q: %w", a.shape, err)
 			}
 			c.sync()
-			b, err := c.ask(1)
+			b, err := c.ready(1)
 			b.own += a.own
 			return want(b, err, rows, "Z")
 		}},
 		{"extended and simple in one write", func(c *client, _ *rand.Rand, _ *site) error {
-			c.unnamed(c.all())
+			c.unnamed(everybodys, c.ask())
 			c.sync()
 			c.query(c.all())
 			c.unnamed("SELECT '" + c.own() + "'::int")
 			c.sync()
 			c.query(c.all())
-			a, err := c.ask(4)
+			a, err := c.ready(4)
 			return want(a, err, 3*rows, "12DCZTDCZEZTDCZ", "22P02")
 		}},
 		{"transaction of extended messages", func(c *client, r *rand.Rand, _ *site) error {
@@ -89,7 +93,7 @@ func extendedSteps() []step {
 				c.unnamed(sql)
 				c.sync()
 			}
-			a, err := c.ask(3)
+			a, err := c.ready(3)
 			return want(a, err, rows, "12CZ12DCZ12CZ")
 		}},
 	}
@@ -104,9 +108,9 @@ func extended(c *client, r *rand.Rand, _ *site) error {
 		c.prepared[name] = true
 		shape = "3" + shape
 	}
-	c.parse(name, c.all())
+	c.parse(name, everybodys)
 	c.describe('S', name)
-	c.bind("p", name, byte(r.IntN(2)))
+	c.bind("p", name, byte(r.IntN(2)), c.ask())
 	c.describe('P', "p")
 	c.execute("p", 3)
 	if r.IntN(2) == 0 {
@@ -115,17 +119,17 @@ func extended(c *client, r *rand.Rand, _ *site) error {
 	c.execute("p", 0)
 	c.close('P', "p")
 	c.sync()
-	a, err := c.ask(1)
+	a, err := c.ready(1)
 	return want(a, err, rows, shape)
 }
 
 // again uses a statement that the session has prepared, maybe on another server connection, or one that it has not.
 func again(c *client, r *rand.Rand, _ *site) error {
 	name := choose(r, "s1", "s2")
-	c.bind("", name, asText)
+	c.bind("", name, asText, c.ask())
 	c.execute("", 0)
 	c.sync()
-	a, err := c.ask(1)
+	a, err := c.ready(1)
 	if !c.prepared[name] {
 		return want(a, err, 0, "EZ", "26000")
 	}
@@ -151,12 +155,15 @@ func longPipeline(c *client, r *rand.Rand, _ *site) error {
 			shape, codes = shape+"1EZ", append(codes, "22012")
 		case 3:
 			shape += "Z"
-		default:
+		case 4:
 			c.unnamed(c.all())
+			shape, own = shape+"12DCZ", own+rows
+		default:
+			c.unnamed(everybodys, c.ask())
 			shape, own = shape+"12DCZ", own+rows
 		}
 		c.sync()
 	}
-	a, err := c.ask(segments)
+	a, err := c.ready(segments)
 	return want(a, err, own, shape, codes...)
 }

@@ -10,32 +10,32 @@ func stateSteps() []step {
 	return []step{
 		{"settings", func(c *client, r *rand.Rand, _ *site) error {
 			c.query(choose(r, "SET docex.x = '"+c.own()+"'", "SET docex.x = '"+c.own()+"'; SET application_name = '"+c.own()+"'"))
-			if _, err := c.ask(1); err != nil {
+			if _, err := c.ready(1); err != nil {
 				return err
 			}
 			c.query("SHOW docex.x")
-			a, err := c.ask(1)
+			a, err := c.ready(1)
 			return want(a, err, 1, "TDCZ")
 		}},
 		{"set_config", func(c *client, _ *rand.Rand, _ *site) error {
 			c.unnamed("SELECT set_config('docex.x', $1, false)", c.own())
 			c.sync()
 			c.query("SHOW docex.x")
-			a, err := c.ask(2)
+			a, err := c.ready(2)
 			return want(a, err, 2, "12DCZTDCZ")
 		}},
 		{"settings and RESET", func(c *client, _ *rand.Rand, _ *site) error {
 			c.query("SET application_name = '" + c.own() + "'")
 			c.query("RESET application_name")
 			c.query("SHOW work_mem")
-			a, err := c.ask(3)
+			a, err := c.ready(3)
 			return want(a, err, 0, "CZCZTDCZ")
 		}},
 		{"search_path", func(c *client, _ *rand.Rand, _ *site) error {
 			c.query("SET search_path = tenant_" + c.tenant + ", public")
 			c.query(c.all())
 			c.query("SHOW search_path")
-			a, err := c.ask(3)
+			a, err := c.ready(3)
 			return want(a, err, rows+1, "CZTDCZTDCZ")
 		}},
 		{"transaction with SET LOCAL", func(c *client, r *rand.Rand, _ *site) error {
@@ -44,28 +44,28 @@ func stateSteps() []step {
 			c.query("SHOW docex.local")
 			c.query(c.all())
 			c.query(choose(r, "COMMIT", "ROLLBACK"))
-			a, err := c.ask(5)
+			a, err := c.ready(5)
 			return want(a, err, rows+1, "CZCZTDCZTDCZCZ")
 		}},
 		{"temporary table", func(c *client, _ *rand.Rand, _ *site) error {
 			c.query(c.temporary())
 			c.query(c.all())
 			c.query("DROP TABLE pg_temp.mine")
-			a, err := c.ask(3)
+			a, err := c.ready(3)
 			return want(a, err, rows, "CCZTDCZCZ")
 		}},
 		{"cursor", func(c *client, r *rand.Rand, _ *site) error {
 			c.query("BEGIN; DECLARE held CURSOR WITH HOLD FOR " + c.all() + "; COMMIT")
 			c.query("FETCH 5 FROM held")
 			c.query("CLOSE held")
-			a, err := c.ask(3)
+			a, err := c.ready(3)
 			return want(a, err, 5, "CCCZTDCZCZ")
 		}},
 		{"PREPARE", func(c *client, _ *rand.Rand, _ *site) error {
 			c.query("PREPARE p AS " + c.all())
 			c.query("EXECUTE p")
 			c.query("DEALLOCATE p")
-			a, err := c.ask(3)
+			a, err := c.ready(3)
 			return want(a, err, rows, "CZTDCZCZ")
 		}},
 		{"LISTEN and NOTIFY", func(c *client, _ *rand.Rand, _ *site) error {
@@ -73,28 +73,28 @@ func stateSteps() []step {
 			c.query("NOTIFY common, '" + c.own() + "'")
 			c.query("SELECT 1")
 			c.query("UNLISTEN *")
-			a, err := c.ask(4)
+			a, err := c.ready(4)
 			return want(a, err, 1, "CZCZTDCZCZ")
 		}},
 		{"NOTIFY", func(c *client, _ *rand.Rand, _ *site) error {
 			c.query("NOTIFY common, '" + c.own() + "'")
-			a, err := c.ask(1)
+			a, err := c.ready(1)
 			return want(a, err, 0, "CZ")
 		}},
 		{"advisory lock", func(c *client, r *rand.Rand, _ *site) error {
 			c.query(fmt.Sprintf("SELECT pg_try_advisory_lock(%d)", r.IntN(1000)))
 			c.query("SELECT pg_advisory_unlock_all()")
-			a, err := c.ask(2)
+			a, err := c.ready(2)
 			return want(a, err, 0, "TDCZTDCZ")
 		}},
 		{"setseed", func(c *client, _ *rand.Rand, _ *site) error {
 			c.query(fmt.Sprintf("SELECT setseed(%s)", seedOf(numberOf(c.tenant))))
-			a, err := c.ask(1)
+			a, err := c.ready(1)
 			return want(a, err, 0, "TDCZ")
 		}},
 		{"nextval", func(c *client, _ *rand.Rand, _ *site) error {
 			c.query("SELECT nextval('ticket')")
-			a, err := c.ask(1)
+			a, err := c.ready(1)
 			if err := want(a, err, 0, "TDCZ"); err != nil {
 				return err
 			}
@@ -136,6 +136,6 @@ func litter(c *client, r *rand.Rand, _ *site) error {
 	if ready == 0 {
 		return nil
 	}
-	a, err := c.ask(ready)
+	a, err := c.ready(ready)
 	return want(a, err, 0, shape)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 )
@@ -97,6 +98,7 @@ func TestATenantThatIsLosingItsRoleMayHaveErrorsButNobodysRows(t *testing.T) {
 		{losing, &refusedError{"08006"}, false},
 		{losing, &foreignError{tenant: "t007"}, true},
 		{losing, &servedError{"TDCZ"}, true},
+		{losing, os.ErrDeadlineExceeded, true},
 		{other, &refusedError{"08006"}, true},
 	} {
 		if got := judge(c.of, c.err, "a step", nil) != nil; got != c.fault {
