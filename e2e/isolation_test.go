@@ -118,7 +118,38 @@ func TestAHostileTenantGetsNowhere(t *testing.T) {
 	s := theSite(t)
 	acme := s.tenant(t, "acme")
 	globex, pid, largeObject := s.victim(t)
-	fill := strings.NewReplacer("$PID", pid, "$LO", largeObject)
+	s.beAttacked(t, acme, globex, pid, largeObject)
+}
+
+// TestAHostileTenantOnASlotGetsNowhere is the same where both share the server connections. More is tried, and raced, by
+// the program in e2e/isolation.
+func TestAHostileTenantOnASlotGetsNowhere(t *testing.T) {
+	s := theSite(t)
+	acme, victim := s.slotTenant(t, "acme_slot"), s.slotTenant(t, "globex_slot")
+	globex := s.proxy.connect(t, victim)
+	execute(t, globex, "CREATE TABLE canary (id serial PRIMARY KEY, secret text)", "INSERT INTO canary (secret) VALUES ('"+secret+"')",
+		"CREATE FUNCTION owned() RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT secret FROM tenant_globex_slot.canary'")
+	largeObject := query(t, globex, "SELECT lo_from_bytea(0, '"+secret+"')")
+	pid := occupy(t, globex)
+	s.beAttacked(t, acme, globex, pid, largeObject, "tenant_acme", acme.schema, "tenant_globex", victim.schema)
+}
+
+// slotTenant creates a tenant at level slot.
+func (s *site) slotTenant(t *testing.T, id string) account {
+	t.Helper()
+	var created struct {
+		Schema string `json:"schema_name"`
+		Login  struct{ Login, Password string }
+	}
+	s.mustDocexctl(t, &created, "tenant", "create", id, "--display-name", id, "--created-by", "e2e", "--login", id+"_app", "--isolation", "slot")
+	return account{tenant: id, login: created.Login.Login, password: created.Login.Password, schema: created.Schema}
+}
+
+// beAttacked has acme try everything while globex is in a transaction, on the server connection with the process id pid.
+// Where the two are not called acme and globex, renamed is what each name of theirs is, by pairs.
+func (s *site) beAttacked(t *testing.T, acme account, globex *pgx.Conn, pid, largeObject string, renamed ...string) {
+	t.Helper()
+	fill := strings.NewReplacer(append([]string{"$PID", pid, "$LO", largeObject}, renamed...)...)
 	for _, attack := range attacks {
 		t.Run(attack.sentence, func(t *testing.T) {
 			conn := s.proxy.connect(t, acme)

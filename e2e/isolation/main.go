@@ -134,7 +134,7 @@ func publish(r report, o options, stdout io.Writer) error {
 	return nil
 }
 
-// slow is how long a case may take without being named: all of them together should take less than two minutes.
+// slow is how long a case may take without being named: a level should take two minutes, and slot one more.
 const slow = 3 * time.Second
 
 // tryLevel runs the cases at one level, one after the other.
