@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -168,20 +169,12 @@ func (b *bed) fails(conn *pgconn.PgConn, sql, code string) {
 	}
 }
 
+// codeOf is the SQLSTATE of an error, "" when it has none.
 func codeOf(err error) string {
-	for ; err != nil; err = unwrap(err) {
-		if refusal, ok := err.(*pgconn.PgError); ok {
-			return refusal.Code
-		}
+	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return refusal.Code
 	}
 	return ""
-}
-
-func unwrap(err error) error {
-	if wrapper, ok := err.(interface{ Unwrap() error }); ok {
-		return wrapper.Unwrap()
-	}
-	return nil
 }
 
 // count asks the database itself.

@@ -9,7 +9,7 @@ import (
 type lifetime struct {
 	mu     sync.Mutex // guards what follows
 	ctx    context.Context
-	cancel context.CancelCauseFunc
+	cancel context.CancelCauseFunc // nil while ctx is the parent's
 }
 
 func (l *lifetime) begin(parent context.Context) {
@@ -25,20 +25,31 @@ func (l *lifetime) context() context.Context {
 func (l *lifetime) end(cause error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.cancel == nil {
+		l.begin(l.ctx)
+	}
 	l.cancel(cause)
 }
 
-// renew puts a context of which nobody has asked to be told in the place of one that has been used for a login: it takes
-// a third of the memory. An end that has come stays.
-func (l *lifetime) renew(parent context.Context) {
+// rest is for a session that is carried by somebody who does not watch its context: what idle sessions keep counts, and
+// a context is a tenth of it. An end that has come stays.
+func (l *lifetime) rest(parent context.Context) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	before, cancel := l.ctx, l.cancel
-	l.begin(parent)
-	if before.Err() != nil {
-		l.cancel(context.Cause(before))
+	if l.ctx.Err() == nil {
+		l.cancel(nil)
+		l.ctx, l.cancel = parent, nil
 	}
-	cancel(nil)
+}
+
+// resume ends what rest began. It returns the context to be watched.
+func (l *lifetime) resume() context.Context {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cancel == nil {
+		l.begin(l.ctx)
+	}
+	return l.ctx
 }
 
 // end ends the session, for a reason. Any goroutine may call it; the first reason counts.

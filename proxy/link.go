@@ -293,14 +293,6 @@ func (l *link) flushReleasing(out *relay.Output, conn *pool.Conn, released bool)
 	return l.writeClient(toClient)
 }
 
-// giveBack ends a lease that leaves the connection fit for others of its tenant.
-func giveBack(conn *pool.Conn) {
-	if state, ok := conn.State.(*serverState); ok && state.machine.Strayed() {
-		conn.Unsettle()
-	}
-	conn.Release()
-}
-
 // cancel passes a client's cancel request on, to the connection that serves it now and to no other: the connection is
 // not given back before the server has dealt with the request. While the session waits for one, the wait ends.
 func (l *link) cancel(ctx context.Context) error {
@@ -331,20 +323,6 @@ func (l *link) cancel(ctx context.Context) error {
 	return conn.Cancel(ctx)
 }
 
-// cancelPause lies between two looks whether a statement of ours is over. It takes less than a millisecond as a rule.
-const cancelPause = 500 * time.Microsecond
-
-// cancelLater tries again to pass a cancel request on. Whoever sent it waits meanwhile, as for a server that is slow to
-// take it.
-func cancelLater(ctx context.Context, d driver) error {
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(cancelPause):
-		return d.cancel(ctx)
-	}
-}
-
 // drain ends the session, at once between transactions and else when it gives its server connection back.
 func (l *link) drain() {
 	l.mu.Lock()
@@ -373,9 +351,6 @@ func (l *link) interrupt() {
 	}
 }
 
-// abandonTimeout bounds the cancel request for a query whose client has gone.
-const abandonTimeout = 2 * time.Second
-
 // close ends the relay for good. A connection that is still attached is not fit for others: what runs on it is
 // canceled, and it is closed.
 func (l *link) close() {
@@ -391,16 +366,6 @@ func (l *link) close() {
 	if conn != nil {
 		discard(l.ctx, conn, busy)
 	}
-}
-
-// discard closes the connection of a session that has ended on it. What runs there is canceled.
-func discard(ctx context.Context, conn *pool.Conn, busy bool) {
-	if busy {
-		ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), abandonTimeout)
-		defer stop()
-		conn.Cancel(ctx) //nolint:errcheck // the query then runs to its end, as without a proxy
-	}
-	conn.Destroy()
 }
 
 func (l *link) sawFatal() bool {

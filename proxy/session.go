@@ -104,7 +104,7 @@ func (s *session) conclude(err error) {
 
 // part takes leave of the client.
 func (s *session) part(err error) {
-	s.end(nil)
+	s.life.end(nil)
 	s.settle()
 	s.finish(err)
 	s.client.Close()

@@ -45,8 +45,9 @@ type strand struct {
 	departed bool // over, and the session goes on with another driver
 }
 
-// maxUnsent is how many bytes of answers a client may leave untaken before it is not listened to any more.
-const maxUnsent = 64 << 10
+// maxUnsent is how many bytes of answers a client may leave untaken before it is not listened to any more: more than one
+// read of the server makes.
+const maxUnsent = 128 << 10
 
 // handOver gives a session that has logged in to a reactor, which carries it from here on; it reports false where
 // goroutines have to. Those whose traffic is encrypted stay: what a reactor could do for them is little beside that.
@@ -67,14 +68,9 @@ func (s *session) handOver() bool {
 	l.settle()
 	s.client.Close() // and out of the runtime's poller; the duplicate keeps the connection open
 	s.settle, s.client = func() {}, nil
-	s.life.renew(s.server.running)
+	s.life.rest(s.server.running)
 	st := &strand{session: s, host: h, machine: l.machine, tenant: l.tenant}
-	h.Post(reactor.Func(func() { st.begin(fd) })) // before anything that may be asked of it
-	l.yield(st)
-	s.drive(st)
-	if s.life.context().Err() != nil {
-		st.interrupt() // nobody could have told it before
-	}
+	h.Post(reactor.Func(func() { st.begin(fd, l) })) // from here on the session is the reactor's
 	return true
 }
 
@@ -86,8 +82,14 @@ func bare(conn net.Conn) net.Conn {
 	return conn
 }
 
-func (st *strand) begin(fd int) {
+func (st *strand) begin(fd int, before *link) {
 	st.client.Join(st.host.Loop, fd, (*clientSide)(st))
+	before.yield(st)
+	st.session.drive(st)
+	if ctx := st.session.life.context(); ctx.Err() != nil {
+		st.finish(context.Cause(ctx)) // whoever ended the session has not found the strand
+		return
+	}
 	st.await(true)
 	st.rest()
 }
@@ -185,7 +187,7 @@ func (st *strand) depart(conn *pool.Conn) {
 	st.leave()
 	st.departed = true
 	l := &link{
-		ctx: st.session.life.context(), end: st.session.end, o: st.session.o, acquire: st.session.acquire, tenant: st.tenant,
+		ctx: st.session.life.resume(), end: st.session.end, o: st.session.o, acquire: st.session.acquire, tenant: st.tenant,
 		attached: st.session.attached, machine: st.machine, draining: st.draining, progress: make(chan struct{}, 1),
 	}
 	st.session.drive(l)

@@ -66,6 +66,19 @@ type queue struct {
 // queueSlots is how many expectations a queue keeps room for while it is empty.
 const queueSlots = 64
 
+// borrow uses the memory of a connection, so that a session without one has none, and giveBack returns it.
+func (q *queue) borrow(ring *[]expectation) {
+	if q.ring == nil {
+		q.ring, *ring = *ring, nil
+	}
+}
+
+func (q *queue) giveBack(ring *[]expectation) {
+	if q.count == 0 {
+		*ring, *q = q.ring, queue{}
+	}
+}
+
 func (q *queue) len() int { return q.count }
 
 func (q *queue) at(i int) *expectation { return &q.ring[(q.first+i)&(len(q.ring)-1)] }

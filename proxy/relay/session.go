@@ -152,6 +152,7 @@ func (s *Session) countTransaction() {
 // out.ToServer, and what the client has to be told to out.ToClient.
 func (s *Session) Attach(server *Server, out *Output) {
 	s.server, s.status, s.fatal = server, 'I', false
+	s.queue.borrow(&server.ring)
 	if s.cfg.Role != "" && server.role != s.cfg.Role {
 		s.become(out)
 	}
@@ -164,7 +165,10 @@ func (s *Session) Attach(server *Server, out *Output) {
 }
 
 // Detach takes the connection away. Call it after Release, or when the connection is lost.
-func (s *Session) Detach() { s.server = nil }
+func (s *Session) Detach() {
+	s.queue.giveBack(&s.server.ring)
+	s.server = nil
+}
 
 // Parameters returns what the client has been told of, for a later session with the same settings.
 func (s *Session) Parameters() Pairs { return s.reported }

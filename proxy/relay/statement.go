@@ -47,6 +47,8 @@ type Server struct {
 	serial   uint64 // of the last name given
 
 	unnamedOwner, unnamedSerial uint64 // whose unnamed statement the connection holds
+
+	ring []expectation // the memory of a queue, while no session is attached
 }
 
 // NewServer makes the state of a fresh connection. capacity bounds the prepared statements kept on it.
