@@ -52,6 +52,18 @@ func (e *abroad) settle(t *testing.T, id, isolation, databaseName string) accoun
 	return a
 }
 
+// create has docexctl make a tenant with a database of its own on the server.
+func (e *abroad) create(t *testing.T, id string) account {
+	t.Helper()
+	var created struct {
+		Schema string `json:"schema_name"`
+		Login  struct{ Login, Password string }
+	}
+	e.mustDocexctl(t, &created, "tenant", "create", id, "--isolation", "database", "--server", "eu",
+		"--server-dsn", "eu="+e.cluster.DSN("postgres"), "--login", id+"_app")
+	return account{tenant: id, login: created.Login.Login, password: created.Login.Password, schema: created.Schema}
+}
+
 // register enters a tenant of another server in the registry, with a login. Nothing of it is made on any server.
 func (s *site) register(t *testing.T, id, isolation, server, databaseName string) account {
 	t.Helper()
@@ -71,7 +83,7 @@ func anyDatabase(c *pgx.ConnConfig) { c.Database = "" }
 func TestTenantsOfAnotherServerAreServedFromThere(t *testing.T) {
 	s := theSite(t)
 	eu := startAbroad(t, s)
-	home, role, own := s.tenant(t, "home"), eu.settle(t, "eu_role", "role", "docex_eu"), eu.settle(t, "eu_own", "database", "tenant_eu_own")
+	home, role, own := s.tenant(t, "home"), eu.settle(t, "eu_role", "role", "docex_eu"), eu.create(t, "eu_own")
 	p := s.startProxy(t, eu.reached(5))
 	const where = "SELECT inet_server_port() || ' ' || current_database() || ' ' || current_user || ' ' || current_schema()"
 	for _, c := range []struct {
@@ -88,6 +100,19 @@ func TestTenantsOfAnotherServerAreServedFromThere(t *testing.T) {
 		execute(t, session, "CREATE TABLE whoami AS SELECT '"+c.tenant+"' AS name")
 		expect(t, session, "SELECT name FROM "+c.schema+".whoami", c.tenant)
 	}
+	// Rotated there, it goes on; docexctl does not take a role of the registry's server for it.
+	session := p.connect(t, own, anyDatabase)
+	if output, code := s.docexctl("tenant", "rotate", "eu_own"); code != 4 {
+		t.Errorf("rotated without a word about the server: exit code %d: %s", code, output)
+	}
+	var rotated struct {
+		Generation int `json:"secret_generation"`
+	}
+	s.mustDocexctl(t, &rotated, "tenant", "rotate", "eu_own", "--server-dsn", "eu="+eu.cluster.DSN("postgres"))
+	if rotated.Generation != 2 {
+		t.Errorf("generation %d", rotated.Generation)
+	}
+	expect(t, session, "SELECT name FROM whoami", "eu_own")
 	// The walls are the servers' own: neither sees what the other has.
 	euRole := p.connect(t, role, anyDatabase)
 	for _, foreign := range []account{home, own} {

@@ -89,7 +89,8 @@ func (c *creation) fillDatabase(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := c.openSide(ctx, c.work, c.tenant.Route.Database)
+	there, _ := c.at(c.tenant.Route.Server)
+	s, err := there.openSide(ctx, &c.side.work, c.tenant.Route.Database)
 	if err != nil {
 		return err
 	}
@@ -134,8 +135,8 @@ func (c *creation) leaveDatabase(ctx context.Context) error {
 	})
 }
 
-// openDatabase takes the marks off and lets the tenant in. It is part of the transaction that registers the tenant,
-// so a tenant in the registry is complete and what is marked is in no registry.
+// openDatabase takes the marks off and lets the tenant in. On the registry's server it is part of the transaction that
+// registers the tenant, so a tenant in the registry is complete and what is marked is in no registry.
 func (c *creation) openDatabase(ctx context.Context) error {
 	w := *c.work
 	if c.dryRun != nil { // there is no such role and database

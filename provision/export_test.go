@@ -14,3 +14,12 @@ func StepNames(level registry.Isolation) []string {
 	}
 	return names
 }
+
+// ForeignStepNames lists the steps before the commit that registers a tenant of another server.
+func ForeignStepNames() []string {
+	var names []string
+	for _, s := range (&creation{tenant: &registry.Tenant{Route: &registry.Route{}}}).foreignSteps() {
+		names = append(names, s.name)
+	}
+	return names
+}

@@ -76,7 +76,7 @@ func (s *side) clearAway(ctx context.Context, id registry.TenantID, seen leftove
 	if s.conn != nil {
 		err := s.transact(ctx, func(w *work) error {
 			return w.as(ctx, OwnerRole, func(ctx context.Context) (err error) {
-				seen, err = w.findLeftovers(ctx, id, w.database)
+				seen, err = w.findLeftovers(ctx, id, s.registry)
 				return err
 			})
 		})
@@ -108,6 +108,9 @@ func (s *side) clearAway(ctx context.Context, id registry.TenantID, seen leftove
 func (p *Provisioner) clearAfterFailure(ctx context.Context, c *creation) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearPatience)
 	defer cancel()
+	if _, abroad := p.at(c.tenant.Route.Server); abroad {
+		return p.clearAbroad(ctx, c)
+	}
 	s, err := p.openSide(ctx, c.work, c.database)
 	if err != nil {
 		return err

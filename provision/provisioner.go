@@ -42,6 +42,10 @@ type Options struct {
 	Logger *slog.Logger     // nil: nothing is logged
 	Now    func() time.Time // nil: time.Now
 
+	// Servers are the DSNs of other servers that hold tenants, by the proxy's names for them, as a superuser or as a role
+	// with CREATEROLE and CREATEDB. Which database of the server is named does not matter.
+	Servers map[string]string
+
 	// DryRun, when set, gets each statement that changes something, without verifiers, and every transaction is
 	// rolled back at its end. Its locks are real while it runs. What a transaction could not take back is not
 	// run at all, only handed over.
@@ -50,18 +54,19 @@ type Options struct {
 
 // A Provisioner opens one connection for each request. It is safe for concurrent use.
 type Provisioner struct {
-	dsn    string
-	key    secret.Key
-	logger *slog.Logger
-	now    func() time.Time
-	dryRun func(statement string)
+	dsn     string
+	servers map[string]string
+	key     secret.Key
+	logger  *slog.Logger
+	now     func() time.Time
+	dryRun  func(statement string)
 
 	afterStep func(name string) error // nil but in tests
 }
 
 // New returns a Provisioner. It does not connect.
 func New(o Options) *Provisioner {
-	p := &Provisioner{dsn: o.DSN, key: o.Key, logger: o.Logger, now: o.Now, dryRun: o.DryRun}
+	p := &Provisioner{dsn: o.DSN, servers: o.Servers, key: o.Key, logger: o.Logger, now: o.Now, dryRun: o.DryRun}
 	if p.logger == nil {
 		p.logger = slog.New(slog.DiscardHandler)
 	}

@@ -24,8 +24,8 @@ type RotateResult struct {
 }
 
 // RotateTenant gives a tenant's role the derived password of the next generation, whatever the tenant has made of it,
-// and raises the generation in the registry, in one transaction. Proxies learn of it from the registry. Sessions that
-// are open stay so. At level slot it concerns the role's own logins only.
+// and raises the generation in the registry, in one transaction, but for tenants on other servers. Proxies learn of it from
+// the registry. Sessions that are open stay so. At level slot it concerns the role's own logins only.
 //
 // Errors: *InvalidRequestError, ErrNotFound, *ConflictError for a tenant that has no role, *KeyMismatchError,
 // ErrNotInitialised.
@@ -57,6 +57,8 @@ type rotation struct {
 	*Provisioner
 	request RotateRequest
 	result  RotateResult
+	server  string // where the role is, by the proxy's name
+	place   string // the database that the tenant is in
 }
 
 func (o *rotation) enterForTenant(ctx context.Context) error {
@@ -74,7 +76,7 @@ func (o *rotation) raise(ctx context.Context) error {
 	id := string(o.request.ID)
 	err := o.tx.QueryRow(ctx, `
 UPDATE docex_system.tenant_route SET secret_generation = secret_generation + 1 WHERE tenant_id = $1
-RETURNING role_name, secret_generation`, id).Scan(&o.result.Role, &o.result.Generation)
+RETURNING role_name, secret_generation, server, database_name`, id).Scan(&o.result.Role, &o.result.Generation, &o.server, &o.place)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return o.withoutRole(ctx)
 	}
@@ -99,7 +101,34 @@ func (o *rotation) withoutRole(ctx context.Context) error {
 	}
 }
 
-// setNewPassword comes last: a tenant can hold its own role's row for as long as the lock timeout.
+// setNewPassword comes last: a tenant can hold its own role's row for as long as the lock timeout. On another server it is
+// committed there before the generation is in the registry. A run that is ended in between leaves a password that the
+// next run sets again.
 func (o *rotation) setNewPassword(ctx context.Context) error {
-	return o.setPassword(ctx, o.result.Role, derivedVerifier(o.key, o.result.Role, o.result.Generation))
+	if _, abroad := o.at(o.server); !abroad {
+		return o.setPasswordHere(ctx, o.work)
+	}
+	s, err := o.openServer(ctx, o.server, o.work)
+	if err != nil {
+		return err
+	}
+	defer s.close(ctx)
+	return s.transact(ctx, func(w *work) error { return o.setPasswordHere(ctx, w) })
+}
+
+func (o *rotation) setPasswordHere(ctx context.Context, w *work) error {
+	if w.show == nil {
+		var here bool
+		err := w.tx.QueryRow(ctx, `
+SELECT EXISTS (SELECT FROM pg_roles AS r, pg_database AS d
+                WHERE rolname = $1 AND datname = $2 AND has_database_privilege(r.oid, d.oid, 'CONNECT'))`, o.result.Role, o.place).Scan(&here)
+		if err != nil {
+			return err
+		}
+		if !here {
+			return &ConflictError{Object: "role", Name: o.result.Role, Reason: fmt.Sprintf(
+				"with database %q is not on this server: say with --server-dsn how server %q is reached", o.place, o.server)}
+		}
+	}
+	return w.setPassword(ctx, o.result.Role, derivedVerifier(o.key, o.result.Role, o.result.Generation))
 }

@@ -11,14 +11,15 @@ import (
 // another connection has to see before the request is complete. In a dry run there is no connection: statements are
 // shown. Whoever opens one closes it.
 type side struct {
-	conn  *pgx.Conn // nil in a dry run
-	work  work      // what is known of server and role; its tx is set while transact runs
-	leave func()    // shows, in a dry run, that the statements which follow belong to the first database again
+	conn     *pgx.Conn // nil in a dry run
+	work     work      // what is known of server and role; its tx is set while transact runs
+	registry string    // the registry's database, which marks name
+	leave    func()    // shows, in a dry run, that the statements which follow belong to the first database again
 }
 
 // openSide connects to a database of the server that w works on.
 func (p *Provisioner) openSide(ctx context.Context, w *work, database string) (*side, error) {
-	s := &side{work: *w}
+	s := &side{work: *w, registry: w.database}
 	s.work.tx, s.work.database = nil, database
 	if p.dryRun != nil {
 		s.work.show = func(sql string) { p.dryRun(shown(sql)) }

@@ -23,8 +23,8 @@ type TenantRequest struct {
 	DisplayName    string             // "": the id
 	CreatedBy      string             // "": "cli_user", as DocEX writes
 	Isolation      registry.Isolation // "": role
-	Database       string             // of a tenant at level database, in the same server; "": the schema's name
-	Server         string             // the proxy's name of the server that DSN points to; "": "main"
+	Database       string             // of a tenant at level database; "": the schema's name
+	Server         string             // the proxy's name of the tenant's server: in Options.Servers, or of DSN's; "": "main"
 	IfNotExists    bool               // answer with the tenant that is there instead of ErrExists
 	SchemaTemplate string             // "": "tenant_{tenant_id}"; must be the one that DocEX is configured with
 }
@@ -33,7 +33,8 @@ type TenantRequest struct {
 // tenant's schema, and a route. All or nothing. The tenant can be used when it returns. At level trusted the shared
 // login docex_pool may become the role; at level slot docex_switcher may lend it to the slots, which are made with the
 // first such tenant where Init has not; at level database the schema is in a database of its own, and what a run
-// that was killed has left of one is dropped by the next run for the same tenant.
+// that was killed has left of one is dropped by the next run for the same tenant; on another server than the registry's it
+// may also have been registered already, as being provisioned, and the next run finishes it.
 //
 // Errors: *registry.InvalidTenantIDError, *InvalidRequestError, ErrExists (also for the loser of two that create the
 // same one), *ConflictError for a schema, role or database of that name, *KeyMismatchError, ErrNotInitialised.
@@ -43,6 +44,12 @@ func (p *Provisioner) CreateTenant(ctx context.Context, r TenantRequest) (*regis
 		return nil, err
 	}
 	err = c.run(ctx)
+	if errors.Is(err, errUnopened) && p.dryRun == nil {
+		if err := c.complete(ctx); err != nil {
+			return nil, err
+		}
+		return p.existingTenant(ctx, TenantRequest{ID: r.ID})
+	}
 	if err != nil && c.marked && p.dryRun == nil {
 		if left := p.clearAfterFailure(ctx, c); left != nil {
 			err = errors.Join(err, fmt.Errorf("cleaning up failed, creating the tenant again will do it: %w", left))
@@ -86,6 +93,14 @@ func newCreation(p *Provisioner, r TenantRequest) (*creation, error) {
 	if err := checkIsolation(r); err != nil {
 		return nil, err
 	}
+	status := registry.StatusActive
+	if _, abroad := p.at(r.Server); abroad {
+		if r.Isolation != registry.IsolationDatabase {
+			return nil, invalid("a tenant on another server than the registry's has a database of its own: that takes isolation %s, not %s",
+				registry.IsolationDatabase, r.Isolation)
+		}
+		status = registry.StatusProvisioning
+	}
 	if r.Isolation == registry.IsolationDatabase {
 		withDefault(&r.Database, schema)
 	}
@@ -109,7 +124,7 @@ func newCreation(p *Provisioner, r TenantRequest) (*creation, error) {
 			CreatedBy:         r.CreatedBy,
 			LastUpdatedAt:     now,
 			Route: &registry.Route{
-				Status:           registry.StatusActive,
+				Status:           status,
 				Isolation:        r.Isolation,
 				Server:           r.Server,
 				Database:         r.Database, // "": the registry's
@@ -142,15 +157,22 @@ func checkIsolation(r TenantRequest) error {
 // run gives the connections back that it has opened, the transaction's first.
 func (c *creation) run(ctx context.Context) error {
 	defer c.closeSide(ctx)
-	return c.transact(ctx, func(w *work) []step {
+	err := c.transact(ctx, func(w *work) []step {
 		c.work = w
 		withDefault(&c.tenant.Route.Database, w.database)
 		return c.steps()
 	})
+	if err == nil && c.tenant.Route.Status == registry.StatusProvisioning {
+		err = c.open(ctx)
+	}
+	return err
 }
 
 func (c *creation) steps() []step {
-	if c.tenant.Route.Isolation == registry.IsolationDatabase {
+	switch {
+	case c.tenant.Route.Status == registry.StatusProvisioning:
+		return c.foreignSteps()
+	case c.tenant.Route.Isolation == registry.IsolationDatabase:
 		return c.databaseSteps()
 	}
 	return []step{
@@ -192,50 +214,6 @@ func (c *creation) checkServer(ctx context.Context) error {
 		}
 	}
 	return c.checkKey(ctx, c.key, roles...)
-}
-
-// refuseExisting never adopts: DocEX silently takes over a schema that happens to be there, with whatever it holds.
-func (c *creation) refuseExisting(ctx context.Context) error {
-	exists, err := c.tenantExists(ctx, c.tenant.ID)
-	if err != nil {
-		return err
-	}
-	if exists {
-		return c.existsError()
-	}
-	if c.left, err = c.findLeftovers(ctx, c.tenant.ID, c.database); err != nil {
-		return err
-	}
-	route := c.tenant.Route
-	var owner string
-	var schema, role, database bool
-	err = c.tx.QueryRow(ctx, `
-SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1), EXISTS (SELECT FROM pg_roles WHERE rolname = $2 AND rolname <> ALL ($3)),
-       EXISTS (SELECT FROM pg_database WHERE datname = $4 AND datname <> ALL ($5)),
-       coalesce((SELECT min(tenant_id) FROM docex_system.tenant_registry WHERE schema_name = $1), '')`,
-		c.tenant.SchemaName, route.Role, list(c.left.roles), route.Database, list(c.left.databases)).Scan(&schema, &role, &database, &owner)
-	switch {
-	case err != nil:
-		return err
-	case owner != "":
-		return &ConflictError{Object: "schema", Name: c.tenant.SchemaName, Reason: fmt.Sprintf("belongs to tenant %q", owner)}
-	case schema:
-		return &ConflictError{Object: "schema", Name: c.tenant.SchemaName, Reason: "exists without a tenant in the registry"}
-	case role:
-		return roleConflict(route.Role)
-	case database && route.Isolation == registry.IsolationDatabase:
-		return databaseConflict(route.Database)
-	}
-	return nil
-}
-
-// list is never nil, which Postgres would take for NULL.
-func list(names []string) []string { return append([]string{}, names...) }
-
-func (c *creation) existsError() error { return fmt.Errorf("tenant '%s' %w", c.tenant.ID, ErrExists) }
-
-func roleConflict(role string) error {
-	return &ConflictError{Object: "role", Name: role, Reason: "exists without a tenant in this registry"}
 }
 
 func (c *creation) createTenantRole(ctx context.Context) error {
@@ -355,29 +333,6 @@ SELECT has_database_privilege(r.oid, current_database(), 'CONNECT') AND has_data
 			"`docexctl init` as a superuser lets it", c.tenant.Route.Role, OwnerRole, extensionSchema)
 	}
 	return nil
-}
-
-// existingTenant reads the tenant that a request with IfNotExists found, and refuses one that it would not have made.
-func (p *Provisioner) existingTenant(ctx context.Context, r TenantRequest) (*registry.Tenant, error) {
-	store, err := registry.OpenStore(ctx, p.dsn)
-	if err != nil {
-		return nil, err
-	}
-	defer store.Close()
-	tenant, err := store.Tenant(ctx, r.ID)
-	switch {
-	case err != nil:
-		return nil, err
-	case tenant.Route == nil:
-		return nil, fmt.Errorf("tenant '%s' %w, made by DocEX itself: it has no role and no route", r.ID, ErrExists)
-	case tenant.Route.Status == registry.StatusDeleted:
-		return nil, fmt.Errorf("tenant '%s' %w, but it is deleted", r.ID, ErrExists)
-	case r.Isolation != "" && r.Isolation != tenant.Route.Isolation:
-		return nil, fmt.Errorf("tenant '%s' %w, at isolation %s", r.ID, ErrExists, tenant.Route.Isolation)
-	case r.Database != "" && r.Database != tenant.Route.Database:
-		return nil, fmt.Errorf("tenant '%s' %w, in database %q", r.ID, ErrExists, tenant.Route.Database)
-	}
-	return tenant, nil
 }
 
 func withDefault[T ~string](value *T, otherwise T) {

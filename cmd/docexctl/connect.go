@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/docex-proxy/docex-proxy/internal/secret"
 	"github.com/docex-proxy/docex-proxy/provision"
@@ -87,11 +88,28 @@ func (c *cli) provisioner(key secret.Key, dryRun bool) (*provision.Provisioner, 
 	if err != nil {
 		return nil, err
 	}
-	options := provision.Options{DSN: dsn, Key: key}
+	servers, err := c.servers()
+	if err != nil {
+		return nil, err
+	}
+	options := provision.Options{DSN: dsn, Servers: servers, Key: key}
 	if dryRun {
 		options.DryRun = func(statement string) { fmt.Fprintln(c.out, statement) }
 	}
 	return provision.New(options), nil
+}
+
+// servers are the DSNs of other servers, by name.
+func (c *cli) servers() (map[string]string, error) {
+	servers := make(map[string]string)
+	for _, text := range c.serverDSNs {
+		name, dsn, ok := strings.Cut(text, "=")
+		if _, twice := servers[name]; !ok || name == "" || dsn == "" || twice {
+			return nil, usagef("--server-dsn takes NAME=DSN, once for each server")
+		}
+		servers[name] = dsn
+	}
+	return servers, nil
 }
 
 // withStore runs a function on the registry.

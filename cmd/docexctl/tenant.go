@@ -34,7 +34,8 @@ func (c *cli) tenantCreateCommand() *cobra.Command {
   role      a login role of its own, with rights on its schema only; the wall is Postgres's
   slot      as role, and the proxy may use connections that tenants share: each logs in as a slot, which has no right,
             and is lent the tenant's role for one SET ROLE; the wall is Postgres's, from version 15
-  database  as role, in a database of its own on the same server, so that catalogs are apart too
+  database  as role, in a database of its own, so that catalogs are apart too; with --server NAME and --server-dsn NAME=DSN
+            on another server than the registry's
   trusted   as role, and the proxy may use connections that tenants share and SET ROLE on them; this does not stop
             a client that sends RESET ROLE or SET ROLE itself from becoming any other trusted tenant`,
 		Args: arguments(cobra.MaximumNArgs(1)),
@@ -47,7 +48,7 @@ func (c *cli) tenantCreateCommand() *cobra.Command {
 	flags.StringVar(&f.isolation, "isolation", "", "`LEVEL` of isolation: role, slot, database or trusted (default role)")
 	flags.StringVar(&f.strategy, "isolation-strategy", "", "as DocEX spells it: schema, or database")
 	flags.StringVar(&f.database, "database", "", "`NAME` of the tenant's database, at isolation database (default: the schema's name)")
-	flags.StringVar(&f.server, "server", "", "the proxy's `NAME` of the server (default main)")
+	flags.StringVar(&f.server, "server", "", "the proxy's `NAME` of the server (default main); without a --server-dsn for it, the registry's own")
 	flags.StringVar(&f.login, "login", "", "create a login of this `NAME` for the tenant as well and print its password")
 	flags.BoolVar(&f.ifNotExists, "if-not-exists", false, "succeed when the tenant exists")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print the SQL and change nothing")

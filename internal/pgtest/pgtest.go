@@ -22,8 +22,9 @@ const (
 	queryPatience = 30 * time.Second
 )
 
-// server is the cluster of this test binary: testing.M and testing.TB have nothing in common that could carry it.
-var server cluster
+// server and second are the clusters of this test binary: testing.M and testing.TB have nothing in common that could carry
+// them.
+var server, second cluster
 
 type cluster struct {
 	mutex     sync.Mutex
@@ -40,7 +41,7 @@ type cluster struct {
 // goroutine that a test left behind makes the binary fail.
 func Main(m *testing.M) int {
 	code := m.Run()
-	if err := server.stop(); err != nil {
+	if err := errors.Join(server.stop(), second.stop()); err != nil {
 		fmt.Fprintln(os.Stderr, "pgtest:", err)
 		code = max(code, 1)
 	}
@@ -54,7 +55,18 @@ func Main(m *testing.M) int {
 // Cluster returns the cluster of this test binary, running.
 func Cluster(tb testing.TB) *localpg.Cluster {
 	tb.Helper()
-	running, err := server.start()
+	return running(tb, &server)
+}
+
+// SecondCluster returns another cluster, running, for what concerns two servers.
+func SecondCluster(tb testing.TB) *localpg.Cluster {
+	tb.Helper()
+	return running(tb, &second)
+}
+
+func running(tb testing.TB, c *cluster) *localpg.Cluster {
+	tb.Helper()
+	running, err := c.start()
 	if err != nil {
 		tb.Fatal(err)
 	}
