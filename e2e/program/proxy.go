@@ -86,6 +86,9 @@ func (p *Proxy) awaitReady(ctx context.Context) error {
 	return fmt.Errorf("not ready within %s", readyPatience)
 }
 
+// PID is the process's.
+func (p *Proxy) PID() int { return p.command.Process.Pid }
+
 // Said is the end of the proxy's log.
 func (p *Proxy) Said() string {
 	text, err := os.ReadFile(p.Log)
