@@ -17,7 +17,7 @@ export GOFLAGS += -buildvcs=false
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test vet format-check unit e2e isolation churn compat fuzz bench lint fmt cover up down clean
+.PHONY: help build demo test vet format-check unit e2e isolation churn compat fuzz bench gobench lint fmt cover up down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,7 +57,11 @@ e2e: ## Test the built programs as black boxes
 fuzz: ## Run every fuzz target for FUZZTIME (5s)
 	scripts/fuzz.sh $(FUZZTIME)
 
-bench: ## Run the Go benchmarks
+bench: ## Measure the proxy beside PgBouncer and Postgres itself, in one run, and print the tables
+	@scripts/deps.sh bench
+	$(GO) run ./e2e/bench $(BENCH)
+
+gobench: ## Run the Go benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -v '/e2e$$')
 
 lint: ## Run golangci-lint, where it is installed

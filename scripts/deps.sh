@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sees to the programs that the demo or the tests need: scripts/deps.sh demo|test
+# Sees to the programs that the demo, the tests or the benchmark need: scripts/deps.sh demo|test|bench
 #
 # As root on Debian and Ubuntu it installs what is missing. Everywhere else it names it, with the line that installs it,
 # and fails.
@@ -7,9 +7,9 @@ set -euo pipefail
 
 purpose=${1:-}
 case $purpose in
-demo | test) ;;
+demo | test | bench) ;;
 *)
-	echo "usage: scripts/deps.sh demo|test" >&2
+	echo "usage: scripts/deps.sh demo|test|bench" >&2
 	exit 2
 	;;
 esac
@@ -29,6 +29,7 @@ has_postgres() {
 }
 has_clients() { has psql && has pgbench; }
 has_psycopg2() { /usr/bin/python3 -c 'import psycopg2' 2>/dev/null; }
+has_pgbouncer() { has pgbouncer; }
 has_node() { has node && has npm; }
 has_compiler() { has "${CC:-gcc}" || has cc; } # the race detector is linked by it
 
@@ -44,8 +45,13 @@ need() { # check, then the packages of Debian, Fedora and Homebrew
 }
 
 need has_postgres postgresql postgresql-server postgresql@17
-if [ "$purpose" = test ]; then
+if [ "$purpose" != demo ]; then
 	need has_clients "postgresql-client postgresql-contrib" "postgresql postgresql-contrib" postgresql@17
+fi
+if [ "$purpose" = bench ]; then
+	need has_pgbouncer pgbouncer pgbouncer pgbouncer
+fi
+if [ "$purpose" = test ]; then
 	need has_psycopg2 "python3 python3-psycopg2" "python3 python3-psycopg2" psycopg2
 	need has_node "nodejs npm" "nodejs npm" node
 	need has_compiler "gcc libc6-dev" "gcc glibc-devel" gcc

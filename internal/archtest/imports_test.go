@@ -65,6 +65,7 @@ var rooms = map[string]room{
 	"internal/pgtest":    {ours: []string{"internal/localpg"}, why: "it gives tests a Postgres, nothing else"},
 	"examples/pgx":       {why: "a user's program: an ordinary driver, nothing of the project"},
 	"e2e/program":        {why: "it builds and runs the programs; it knows nothing of what they are tried for"},
+	"e2e/bench":          {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it measures the programs beside others"},
 	"e2e/churn":          {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it uses the programs as many tenants would"},
 	"e2e/compat":         {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it speaks to the programs as drivers do"},
 	"e2e/isolation":      {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it attacks the programs as a tenant would"},
@@ -79,14 +80,14 @@ type library struct {
 
 // libraries are the prefixes of import paths; the longest that fits an import decides.
 var libraries = map[string]library{
-	"github.com/jackc/pgx/v5":                    {[]string{"registry", "provision", "internal/pgtest", "e2e", "e2e/churn", "e2e/compat", "e2e/isolation", "examples/pgx"}, "SQL is for these; the proxy itself speaks the protocol"},
-	"github.com/jackc/pgx/v5/pgconn":             {[]string{"registry", "provision", "pool", "pool/slots", "internal/pgtest", "e2e", "e2e/churn", "e2e/compat", "e2e/isolation"}, "pool dials and authenticates with pgconn, and takes the connection out of it"},
+	"github.com/jackc/pgx/v5":                    {[]string{"registry", "provision", "internal/pgtest", "e2e", "e2e/bench", "e2e/churn", "e2e/compat", "e2e/isolation", "examples/pgx"}, "SQL is for these; the proxy itself speaks the protocol"},
+	"github.com/jackc/pgx/v5/pgconn":             {[]string{"registry", "provision", "pool", "pool/slots", "internal/pgtest", "e2e", "e2e/bench", "e2e/churn", "e2e/compat", "e2e/isolation"}, "pool dials and authenticates with pgconn, and takes the connection out of it"},
 	"github.com/jackc/pgx/v5/pgproto3":           {nil, "two families of message types must not meet: the proxy's is pgproto3/v2"},
 	"github.com/jackc/pgproto3/v2":               {[]string{"proxy"}, "messages are decoded where sessions begin, and nowhere on the hot path"},
 	"github.com/jackc/puddle/v2":                 {[]string{"pool"}, "pooling is decided in one place"},
 	"github.com/hashicorp/golang-lru/v2":         {[]string{"registry"}, "it is the registry's cache"},
 	"golang.org/x/time":                          {[]string{"registry", "proxy"}, "rates of lookups and of logins"},
-	"golang.org/x/sync":                          {[]string{"cmd/docex-proxy", "e2e/churn"}, "goroutines that fail together are the command's"},
+	"golang.org/x/sync":                          {[]string{"cmd/docex-proxy", "e2e/bench", "e2e/churn"}, "goroutines that fail together are the command's"},
 	"github.com/prometheus/client_golang":        {[]string{"metrics", "cmd/docex-proxy"}, "the others count with verbs of metrics.Metrics; the command makes the registry object"},
 	"github.com/spf13/viper":                     {[]string{"configs"}, "configuration is read in one place"},
 	"github.com/go-viper/mapstructure/v2":        {[]string{"configs"}, "viper's decoder"},
