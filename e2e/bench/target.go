@@ -36,8 +36,13 @@ func (t *target) dial(ctx context.Context, tenant string) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", t.name, err)
 	}
+	if err := conn.SyncConn(ctx); err != nil { // the driver may be reading in the background
+		conn.Conn().Close()
+		return nil, fmt.Errorf("%s: %w", t.name, err)
+	}
 	hijacked, err := conn.Hijack()
 	if err != nil {
+		conn.Conn().Close()
 		return nil, fmt.Errorf("%s: %w", t.name, err)
 	}
 	return hijacked.Conn, nil
