@@ -39,7 +39,7 @@ type serverState struct {
 func stateOf(conn *pool.Conn, statements int) *serverState {
 	state, ok := conn.State.(*serverState)
 	if !ok {
-		state = &serverState{machine: relay.NewServer(conn.Parameters(), statements)}
+		state = &serverState{machine: relay.NewServer(conn.PID(), conn.Parameters(), statements)}
 		conn.State = state
 	}
 	return state

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/docex-proxy/docex-proxy/pool"
+	"github.com/docex-proxy/docex-proxy/proxy/relay"
 	"github.com/docex-proxy/docex-proxy/registry"
 	"github.com/docex-proxy/docex-proxy/router"
 )
@@ -25,6 +26,7 @@ type Server struct {
 	senders    senders
 	routes     routes
 	cancels    cancelTable
+	births     *relay.Births
 	lastID     atomic.Uint64
 	running    context.Context // of all sessions, while Serve runs
 	hosts      []*host         // the reactors, none where there are only goroutines
@@ -47,6 +49,7 @@ func New(o Options) *Server {
 	rand.Read(secret)
 	return &Server{
 		o: o, mockSecret: secret, known: &knownParameters{}, throttle: newThrottle(o.LoginFailures, time.Now),
+		births:  relay.NewBirths(),
 		cancels: cancelTable{held: make(map[uint32]*cancelEntry)},
 		tenants: make(map[registry.TenantID]map[*session]struct{}),
 	}

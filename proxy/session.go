@@ -120,6 +120,7 @@ func (s *session) welcome() error {
 	}
 	key := s.server.cancels.issue(s)
 	s.key = key
+	s.driver().(*link).machine.Introduce(key.pid)
 	if err := s.driver().(*link).login(s.server.known); err != nil {
 		return err
 	}
@@ -135,7 +136,7 @@ func (s *session) newLink(route router.Route) *link {
 		tenant:  s.o.Metrics.Tenant(string(route.Tenant.ID)),
 		machine: relay.NewSession(relay.Config{
 			ID: s.id, Settings: settings, Role: route.Role, Occupies: occupies(route), Seed: seed(), Hears: s.hears(route),
-			MaxStatementBytes: s.o.MaxStatementBytes, MaxStatements: s.o.MaxStatements,
+			MaxStatementBytes: s.o.MaxStatementBytes, MaxStatements: s.o.MaxStatements, Births: s.server.births,
 		}),
 		settings: settings,
 		attached: s.attached,

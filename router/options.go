@@ -88,5 +88,13 @@ func firstSchema(path string) (schema, rest string) {
 	return strings.TrimSpace(path[:end]), path[end:]
 }
 
-// quoteIdentifier writes a name so that Postgres does not fold its case (section 4.1.1).
-func quoteIdentifier(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+// quoteIdentifier writes a name so that Postgres does not fold its case (section 4.1.1): in quotes where it has to, as
+// Postgres itself shows a search_path. That a name is a key word does not matter there.
+func quoteIdentifier(name string) string {
+	plain := name != "" && !strings.ContainsFunc(name, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') && (r < '0' || r > '9') }) &&
+		(name[0] < '0' || name[0] > '9')
+	if plain {
+		return name
+	}
+	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
+}

@@ -107,7 +107,7 @@ func TestEverySourceNamesItsTenant(t *testing.T) {
 			if route.Tenant.ID != "acme" || route.Target.Tenant != "acme" || route.Target.Role != "tenant_acme" || route.Target.Database != "docex" {
 				t.Errorf("route of %q to %+v", route.Tenant.ID, route.Target)
 			}
-			if route.Target.SearchPath != `"tenant_acme", ext, public` {
+			if route.Target.SearchPath != `tenant_acme, ext, public` {
 				t.Errorf("search_path %s", route.Target.SearchPath)
 			}
 		})
@@ -245,7 +245,7 @@ func TestATrustedTenantSharesItsConnections(t *testing.T) {
 	if route.Role != "tenant_acme" || !target.Shared || target.Role != "docex_pool" || target.SearchPath != "" || target.Tenant != "acme" {
 		t.Errorf("role %q on %+v", route.Role, target)
 	}
-	if got := route.Settings["search_path"]; got != `"tenant_acme", ext, public` {
+	if got := route.Settings["search_path"]; got != `tenant_acme, ext, public` {
 		t.Errorf("search_path %s", got)
 	}
 }

@@ -16,11 +16,12 @@ const (
 	PinAdvisory
 	PinPrepare
 	PinUnknown
+	PinSession // Config.Session
 )
 
-var pinNames = [...]string{"listen", "temporary", "hold", "advisory", "prepare", "unknown"}
+var pinNames = [...]string{"listen", "temporary", "hold", "advisory", "prepare", "unknown", "session"}
 
-// Names lists the reasons in words: listen, temporary, hold, advisory, prepare, unknown.
+// Names lists the reasons in words: listen, temporary, hold, advisory, prepare, unknown, session.
 func (p Pins) Names() []string {
 	var names []string
 	for i, name := range pinNames {
@@ -139,7 +140,7 @@ func (s *Session) takeAnswer(out *Output) {
 	}
 	s.server.strayed = s.answer.strayed
 	s.newPins |= s.answer.pins &^ s.pins
-	s.pins = s.answer.pins | s.pins&PinUnknown // what could not be seen once is not gone because it is not asked for now
+	s.pins = s.answer.pins | s.pins&(PinUnknown|PinSession) // what could not be seen once is not gone because it is not asked for now
 	s.server.applied = NewPairs(s.answer.settings)
 	if s.server.applied == s.desired {
 		return

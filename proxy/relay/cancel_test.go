@@ -12,7 +12,7 @@ func TestACancelRequestDoesNotHitAStatementOfOurs(t *testing.T) {
 	if got := session.Cancel(); got != relay.CancelNothing {
 		t.Errorf("while detached: %d", got)
 	}
-	session.Attach(relay.NewServer(nil, 10), &out)
+	session.Attach(relay.NewServer(7, nil, 10), &out)
 	if got := session.Cancel(); got != relay.CancelNothing {
 		t.Errorf("while only a setting of ours is made: %d", got)
 	}

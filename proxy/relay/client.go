@@ -1,6 +1,10 @@
 package relay
 
-import "strconv"
+import (
+	"encoding/binary"
+	"slices"
+	"strconv"
+)
 
 // FromClient takes bytes that the client sent. It consumes n of them; the rest is to be offered again, with more
 // behind it. An error is always an *Error and ends the session.
@@ -85,13 +89,14 @@ func (s *Session) clientMessage(kind byte, msg []byte, total int, out *Output) (
 	case 'Q':
 		return s.query(body, msg, total, out)
 	case 'F':
+		s.noticeFunction(body)
 		s.request(expectFunction)
 	case 'S':
 		if s.copyIn {
 			return false, More, nil // Postgres ignores Sync and Flush while it takes COPY data
 		}
 		s.skipping = false
-		s.request(expectSync)
+		return s.sync(msg, out)
 	case 'H':
 		if s.copyIn {
 			return false, More, nil
@@ -105,7 +110,7 @@ func (s *Session) clientMessage(kind byte, msg []byte, total int, out *Output) (
 	case 'C':
 		return s.close(body, msg, out)
 	case 'E':
-		s.expect(expectation{kind: expectExecute})
+		s.execute(body)
 	case 'd':
 		if s.queue.len() == 0 {
 			return false, More, nil // what is left of a COPY that has failed
@@ -172,21 +177,81 @@ func (s *Session) query(body, msg []byte, total int, out *Output) (bool, Verdict
 	if len(msg) == total && !s.Busy() && s.status != 'E' && s.deallocate(body, out) {
 		return false, More, nil
 	}
-	if name, ok := s.deallocated(body); ok && len(msg) == total {
+	if name, ok := s.deallocatedBy(body); ok && len(msg) == total {
 		s.forwardDeallocate(name, out)
 		return false, More, nil
 	}
-	s.notice(body, scan(body))
+	found := scan(body)
+	s.notice(body, found)
 	s.unnamed = statement{} // a simple Query drops the unnamed statement
 	s.server.unnamedOwner = 0
 	s.request(expectQuery)
 	out.ToServer.pass(msg)
+	if found&traitReset != 0 && len(msg) == total {
+		s.mend(out)
+	}
 	return true, More, nil
+}
+
+func (s *Session) sync(msg []byte, out *Output) (bool, Verdict, error) {
+	s.request(expectSync)
+	out.ToServer.pass(msg)
+	if s.resets {
+		s.resets = false
+		s.mend(out)
+	}
+	return true, More, nil
+}
+
+// mend brings startup settings back behind the request that has just been sent, before the client is told that it is done.
+func (s *Session) mend(out *Output) {
+	if s.cfg.Settings != (Pairs{}) {
+		s.queue.last().restores = true
+		s.restore(out)
+	}
+}
+
+// largeObjectIDs are the object ids of lo_open, lo_close, loread, lowrite, lo_lseek, lo_creat, lo_tell, lo_unlink, lo_create,
+// lo_truncate, and the three with 64 bits.
+var largeObjectIDs = [...]uint32{952, 953, 954, 955, 956, 957, 958, 964, 715, 1004, 3170, 3171, 3172}
+
+// setConfigID is the object id of set_config(text, text, boolean).
+const setConfigID = 2078
+
+// noticeFunction does the same for a FunctionCall (section 55.7). All but the functions for large objects may do anything.
+func (s *Session) noticeFunction(body []byte) {
+	if len(body) < 4 {
+		return
+	}
+	id := binary.BigEndian.Uint32(body)
+	if slices.Contains(largeObjectIDs[:], id) {
+		return
+	}
+	s.leaves |= allTraits
+	if id == setConfigID {
+		s.customs = mergeNames(s.customs, appendCustom(nil, firstArgument(body)))
+	}
+}
+
+// firstArgument is the text that a FunctionCall passes first, "" where there is none.
+func firstArgument(body []byte) string {
+	if len(body) < 6 {
+		return ""
+	}
+	at := 6 + 2*int(binary.BigEndian.Uint16(body[4:])) + 2 // behind the formats and the number of arguments
+	if len(body) < at+4 {
+		return ""
+	}
+	length := int(int32(binary.BigEndian.Uint32(body[at:])))
+	if length < 0 || length > len(body)-at-4 {
+		return ""
+	}
+	return string(body[at+4 : at+4+length])
 }
 
 // notice remembers what a text may leave behind.
 func (s *Session) notice(text []byte, found traits) {
-	s.leaves |= found
+	s.leaves |= found &^ traitReset
 	if found&traitSettings != 0 || startsSet(text) {
 		s.customs = mergeNames(s.customs, customNames(text))
 	}

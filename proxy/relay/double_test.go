@@ -71,11 +71,21 @@ type double struct {
 	status     byte
 	skipping   bool
 	copying    bool
-	seen       []string // every message it was sent, in words
-	settings   string   // rows of the answer to a question about the session's state: name=value,...
+	seen       []string          // every message it was sent, in words
+	settings   string            // rows of the answer to a question about the session's state: name=value,...
+	column     string            // the name of the only column of the table t
+	planned    map[string]string // what it was when a statement was prepared
+	restored   int               // startup settings were brought back so often
 }
 
-func newDouble() *double { return &double{statements: map[string]string{}, status: 'I'} }
+func newDouble() *double {
+	return &double{statements: map[string]string{}, planned: map[string]string{}, status: 'I', column: "a"}
+}
+
+// stale reports whether a statement reads the table t, which has been changed since it was prepared.
+func (d *double) stale(name string) bool {
+	return strings.Contains(d.statements[name], "FROM t") && d.planned[name] != d.column
+}
 
 func (d *double) write(b []byte) {
 	d.in = append(d.in, b...)
@@ -92,7 +102,12 @@ func (d *double) write(b []byte) {
 func (d *double) say(kind byte, parts ...any) { d.out = append(d.out, message(kind, parts...)...) }
 
 func (d *double) fail(code, text string) {
-	d.say('E', 'S', "ERROR", 'V', "ERROR", 'C', code, 'M', text, byte(0))
+	routine := map[string]string{"26000": "FetchPreparedStatement", "42P05": "StorePreparedStatement"}[code]
+	if routine == "" {
+		d.say('E', 'S', "ERROR", 'V', "ERROR", 'C', code, 'M', text, byte(0))
+	} else {
+		d.say('E', 'S', "ERROR", 'V', "ERROR", 'C', code, 'M', text, 'F', "prepare.c", 'R', routine, byte(0))
+	}
 	if d.status == 'T' {
 		d.status = 'E'
 	}
@@ -134,13 +149,17 @@ func (d *double) take(kind byte, body []byte) {
 		case exists && fields[0] != "":
 			d.failExtended("42P05", `prepared statement "`+fields[0]+`" already exists`)
 		default:
-			d.statements[fields[0]] = fields[1]
+			d.statements[fields[0]], d.planned[fields[0]] = fields[1], d.column
 			d.say('1')
 		}
 	case 'B':
 		sql, ok := d.statements[fields[1]]
 		if !ok {
 			d.failExtended("26000", `prepared statement "`+fields[1]+`" does not exist`)
+			return
+		}
+		if d.stale(fields[1]) {
+			d.failExtended("0A000", "cached plan must not change result type")
 			return
 		}
 		d.bound = sql
@@ -151,7 +170,15 @@ func (d *double) take(kind byte, body []byte) {
 				d.failExtended("26000", `prepared statement "`+name+`" does not exist`)
 				return
 			}
+			if d.stale(name) {
+				d.failExtended("0A000", "cached plan must not change result type")
+				return
+			}
 			d.say('t', 0)
+			if strings.Contains(d.statements[name], "FROM t") {
+				d.say('T', 1, d.column, make([]byte, 18))
+				return
+			}
 		}
 		d.say('n')
 	case 'E':
@@ -177,6 +204,14 @@ func tagOf(sql string) string { return strings.ToUpper(strings.Fields(sql + " x"
 
 func (d *double) query(sql string) {
 	switch {
+	case strings.HasPrefix(sql, "SELECT pg_catalog.set_config(v.name"):
+		d.restored++
+		d.say('S', "TimeZone", "Asia/Tokyo")
+		d.say('T', 0)
+		d.say('C', "SELECT 1")
+	case strings.HasPrefix(sql, "RESET"):
+		d.say('C', "RESET")
+		d.say('S', "TimeZone", "Etc/UTC")
 	case strings.Contains(sql, "pg_catalog.pg_settings"):
 		d.say('T', 0)
 		for pair := range strings.SplitSeq(d.settings, ",") {
@@ -230,7 +265,7 @@ func newStage(cfg relay.Config) *stage {
 		cfg.MaxStatementBytes, cfg.MaxStatements = 1<<20, 100
 	}
 	return &stage{
-		session: relay.NewSession(cfg), server: relay.NewServer(map[string]string{"server_version": "15"}, 10), double: newDouble(),
+		session: relay.NewSession(cfg), server: relay.NewServer(7, map[string]string{"server_version": "15"}, 10), double: newDouble(),
 		cut: func(n int) int { return n },
 	}
 }

@@ -6,6 +6,8 @@ type Error struct {
 	Code     string // SQLSTATE
 	Message  string
 	Hint     string
+	// File and Routine say where Postgres raises it; drivers decide by the routine. "" where only a proxy does.
+	File, Routine string
 }
 
 func (e *Error) Error() string { return e.Severity + ": " + e.Message + " (SQLSTATE " + e.Code + ")" }
@@ -20,6 +22,10 @@ func (e *Error) Append(b []byte) []byte {
 	if e.Hint != "" {
 		b = appendString(append(b, 'H'), e.Hint)
 	}
+	if e.Routine != "" {
+		b = appendString(append(b, 'F'), e.File)
+		b = appendString(append(b, 'R'), e.Routine)
+	}
 	return end(append(b, 0), at)
 }
 
@@ -27,15 +33,29 @@ func protocolViolation(message string) *Error {
 	return &Error{Severity: "FATAL", Code: "08P01", Message: message}
 }
 
-func noSuchStatement(name []byte) *Error {
-	if len(name) == 0 {
-		return &Error{Severity: "ERROR", Code: "26000", Message: "unnamed prepared statement does not exist"}
+// noSuchStatement is for a Bind ('B') or a Describe ('D').
+func noSuchStatement(name []byte, kind byte) *Error {
+	switch {
+	case len(name) > 0:
+		return &Error{Severity: "ERROR", Code: "26000", Message: `prepared statement "` + string(name) + `" does not exist`,
+			File: "prepare.c", Routine: "FetchPreparedStatement"}
+	case kind == 'B':
+		return &Error{Severity: "ERROR", Code: "26000", Message: "unnamed prepared statement does not exist",
+			File: "postgres.c", Routine: "exec_bind_message"}
 	}
-	return &Error{Severity: "ERROR", Code: "26000", Message: `prepared statement "` + string(name) + `" does not exist`}
+	return &Error{Severity: "ERROR", Code: "26000", Message: "unnamed prepared statement does not exist",
+		File: "postgres.c", Routine: "exec_describe_statement_message"}
 }
 
 func statementExists(name []byte) *Error {
-	return &Error{Severity: "ERROR", Code: "42P05", Message: `prepared statement "` + string(name) + `" already exists`}
+	return &Error{Severity: "ERROR", Code: "42P05", Message: `prepared statement "` + string(name) + `" already exists`,
+		File: "prepare.c", Routine: "StorePreparedStatement"}
+}
+
+// planChanged is Postgres's answer for a statement whose rows are not any more what they were when it was prepared.
+func planChanged() *Error {
+	return &Error{Severity: "ERROR", Code: "0A000", Message: "cached plan must not change result type",
+		File: "plancache.c", Routine: "RevalidateCachedQuery"}
 }
 
 func tooManyStatements() *Error {

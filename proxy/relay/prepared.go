@@ -37,9 +37,18 @@ func (s *Session) parse(body, msg []byte, total int, out *Output) (bool, Verdict
 	s.unnamedSerial++
 	st := statement{
 		text: unique.Make(statementText{query: string(query), types: string(types)}), traits: found,
-		size: total, serial: s.unnamedSerial,
+		size: total, serial: s.unnamedSerial, born: s.cfg.Births.next(),
 	}
 	if len(name) == 0 {
+		if dropped, ok := s.deallocated(query); ok {
+			st.drops = dropped
+			sql := s.dropText(st, out)
+			s.expect(expectation{kind: expectParse, before: s.unnamed})
+			s.unnamed = st
+			s.server.unnamedOwner, s.server.unnamedSerial = s.cfg.ID, st.serial
+			out.ToServer.keep(appendParse(out.ToServer.own(), "", sql, string(types)))
+			return false, More, nil
+		}
 		s.expect(expectation{kind: expectParse, before: s.unnamed})
 		s.unnamed = st
 		s.server.unnamedOwner, s.server.unnamedSerial = s.cfg.ID, st.serial
@@ -53,7 +62,7 @@ func (s *Session) parse(body, msg []byte, total int, out *Output) (bool, Verdict
 		s.closeOurs(old, out)
 	}
 	s.makeRoom(out)
-	n := s.server.prepare(st.text, s.segment, false)
+	n := s.server.prepare(st.text, s.segment, st.born, false)
 	s.expect(expectation{kind: expectParse, name: string(name), named: n})
 	out.ToServer.keep(appendParse(out.ToServer.own(), n.name, st.text.Value().query, st.text.Value().types))
 	return false, More, nil
@@ -81,16 +90,23 @@ func (s *Session) usable(n *namedStatement) bool {
 	return n.ready || n.segment == s.segment || !n.ours
 }
 
-// ensure makes the server have the statement and returns its name there.
+// ensure makes the server have the statement and returns its name there. One that the server has from before the client
+// prepared its own is not relied on: its plan may be of tables that have been changed since.
 func (s *Session) ensure(st statement, out *Output) *namedStatement {
 	if n := s.server.byText[st.text]; n != nil && s.usable(n) {
-		s.server.touch(n)
-		return n
+		if n.born >= st.born || st.told != nil && n.shape == *st.told {
+			s.server.touch(n)
+			return n
+		}
+		s.closeOurs(n, out)
 	}
 	s.makeRoom(out)
-	n := s.server.prepare(st.text, s.segment, true)
+	n := s.server.prepare(st.text, s.segment, s.cfg.Births.next(), true)
 	s.expect(expectation{kind: expectOurParse, named: n})
 	text := st.text.Value()
+	if st.told != nil { // Postgres would have kept the types that it found then
+		text.types = st.told.types
+	}
 	out.ToServer.keep(appendParse(out.ToServer.own(), n.name, text.query, text.types))
 	return n
 }
@@ -100,9 +116,12 @@ func (s *Session) ensureUnnamed(out *Output) {
 	if s.server.unnamedOwner == s.cfg.ID && s.server.unnamedSerial == s.unnamed.serial {
 		return
 	}
+	text := s.unnamed.text.Value()
+	if s.unnamed.drops != "" {
+		text.query = s.dropText(s.unnamed, out)
+	}
 	s.expect(expectation{kind: expectOurParse})
 	s.server.unnamedOwner, s.server.unnamedSerial = s.cfg.ID, s.unnamed.serial
-	text := s.unnamed.text.Value()
 	out.ToServer.keep(appendParse(out.ToServer.own(), "", text.query, text.types))
 }
 
@@ -142,7 +161,7 @@ func (s *Session) uncertain(name []byte) bool {
 
 // lookup finds what a client's name stands for. Where it stands for nothing, it makes the server fail, as it would, or
 // has the message wait until that is certain.
-func (s *Session) lookup(name []byte, out *Output) (statement, Verdict) {
+func (s *Session) lookup(name []byte, kind byte, out *Output) (statement, Verdict) {
 	st := s.resolve(name)
 	if st.defined() {
 		return st, More
@@ -150,7 +169,7 @@ func (s *Session) lookup(name []byte, out *Output) (statement, Verdict) {
 	if s.uncertain(name) {
 		return st, Hold
 	}
-	s.fail(noSuchStatement(name), out)
+	s.fail(noSuchStatement(name, kind), out)
 	return st, More
 }
 
@@ -167,18 +186,25 @@ func (s *Session) bind(body, msg []byte, total int, out *Output) (bool, Verdict,
 	if !ok || !ok2 {
 		return false, More, protocolViolation("invalid string in message")
 	}
-	st, v := s.lookup(name, out)
+	st, v := s.lookup(name, 'B', out)
 	if !st.defined() {
 		return false, v, nil
 	}
-	s.leaves |= st.traits
+	s.leaves |= st.traits &^ traitReset
+	s.resets = s.resets || st.traits&traitReset != 0
 	if len(name) == 0 {
 		s.ensureUnnamed(out)
+		if s.drop = (drop{}); st.drops != "" {
+			s.drop = drop{portal: string(portal), name: st.drops}
+		}
 		s.expect(expectation{kind: expectBind})
 		out.ToServer.pass(msg)
 		return true, More, nil
 	}
 	n := s.ensure(st, out)
+	if ok, v := s.agree(st, n, out); !ok {
+		return false, v, nil
+	}
 	s.expect(expectation{kind: expectBind, named: n, name: string(name)})
 	b := append(out.ToServer.own(), 'B')
 	b = binary.BigEndian.AppendUint32(b, uint32(total-1-len(name)+len(n.name)))
@@ -198,7 +224,7 @@ func (s *Session) describe(body, msg []byte, out *Output) (bool, Verdict, error)
 		out.ToServer.pass(msg)
 		return true, More, nil
 	}
-	st, v := s.lookup(name, out)
+	st, v := s.lookup(name, 'D', out)
 	if !st.defined() {
 		return false, v, nil
 	}
@@ -209,6 +235,9 @@ func (s *Session) describe(body, msg []byte, out *Output) (bool, Verdict, error)
 		return true, More, nil
 	}
 	n := s.ensure(st, out)
+	if ok, v := s.agree(st, n, out); !ok {
+		return false, v, nil
+	}
 	s.expect(expectation{kind: expectDescribe, named: n, name: string(name)})
 	out.ToServer.keep(appendNamed(out.ToServer.own(), 'D', n.name))
 	return false, More, nil

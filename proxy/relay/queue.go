@@ -4,30 +4,32 @@ package relay
 type kind uint8
 
 const (
-	expectQuery    kind = iota + 1 // a client's Query: everything up to ReadyForQuery
-	expectFunction                 // a client's FunctionCall: likewise
-	expectSync                     // ReadyForQuery
-	expectParse                    // ParseComplete, for the client
-	expectBind                     // BindComplete
-	expectDescribe                 // RowDescription or NoData
-	expectExecute                  // CommandComplete, PortalSuspended or EmptyQueryResponse
-	expectClose                    // CloseComplete
-	expectOurParse                 // ParseComplete, swallowed
-	expectOurClose                 // CloseComplete, swallowed
-	expectOurError                 // the ErrorResponse of a message made to fail, replaced by ours
-	expectSetting                  // a Query of ours that brings the connection to the session, swallowed
-	expectDiscard                  // our DISCARD ALL, swallowed; its tag has to say so
-	expectAnswer                   // a Query of ours that asks for the session's state, swallowed and read
-	answerParse                    // nothing: we answer ParseComplete ourselves when its turn comes
-	answerClose                    // nothing: we answer CloseComplete
-	markCopyEnd                    // nothing: the client's CopyDone or CopyFail
+	expectQuery       kind = iota + 1 // a client's Query: everything up to ReadyForQuery
+	expectFunction                    // a client's FunctionCall: likewise
+	expectSync                        // ReadyForQuery
+	expectParse                       // ParseComplete, for the client
+	expectBind                        // BindComplete
+	expectDescribe                    // RowDescription or NoData
+	expectExecute                     // CommandComplete, PortalSuspended or EmptyQueryResponse
+	expectClose                       // CloseComplete
+	expectOurParse                    // ParseComplete, swallowed
+	expectOurDescribe                 // ParameterDescription with RowDescription or NoData, swallowed and read
+	expectOurClose                    // CloseComplete, swallowed
+	expectOurError                    // the ErrorResponse of a message made to fail, replaced by ours
+	expectSetting                     // a Query of ours that brings the connection to the session, swallowed
+	expectDiscard                     // our DISCARD ALL, swallowed; its tag has to say so
+	expectAnswer                      // a Query of ours that asks for the session's state, swallowed and read
+	expectRestore                     // a Query of ours that brings startup settings back, swallowed but for its ReadyForQuery
+	answerParse                       // nothing: we answer ParseComplete ourselves when its turn comes
+	answerClose                       // nothing: we answer CloseComplete
+	markCopyEnd                       // nothing: the client's CopyDone or CopyFail
 )
 
 // extended reports whether an error skips to the next Sync when it strikes at this expectation.
 func (k kind) extended() bool {
 	switch k {
 	case expectParse, expectBind, expectDescribe, expectExecute, expectClose,
-		expectOurParse, expectOurClose, expectOurError, answerClose:
+		expectOurParse, expectOurDescribe, expectOurClose, expectOurError, answerClose:
 		return true
 	}
 	return false
@@ -48,11 +50,13 @@ type expectation struct {
 	segment uint64
 	// err replaces the server's error at expectOurError.
 	err *Error
+	// restores says that the ReadyForQuery is that of the expectRestore behind it.
+	restores bool
 }
 
 // takesName reports whether the client's message took a name of its own away.
 func (e *expectation) takesName() bool {
-	return (e.kind == answerClose || e.kind == expectQuery) && e.before.defined()
+	return (e.kind == answerClose || e.kind == expectQuery || e.kind == expectExecute) && e.before.defined()
 }
 
 // queue is a ring of expectations. The zero value is empty.
@@ -82,6 +86,8 @@ func (q *queue) giveBack(ring *[]expectation) {
 func (q *queue) len() int { return q.count }
 
 func (q *queue) at(i int) *expectation { return &q.ring[(q.first+i)&(len(q.ring)-1)] }
+
+func (q *queue) last() *expectation { return q.at(q.count - 1) }
 
 func (q *queue) push(e expectation) {
 	if q.count == len(q.ring) {

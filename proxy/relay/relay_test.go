@@ -67,7 +67,7 @@ func TestAStatementFollowsItsSessionToAnotherConnection(t *testing.T) {
 	s := newStage(relay.Config{})
 	s.send(join(parse("s1", "SELECT 1"), sync()))
 	expectMessages(t, s.got(), "1:", "Z:I")
-	s.server, s.double = relay.NewServer(nil, 10), newDouble() // another connection, which has never seen it
+	s.server, s.double = relay.NewServer(7, nil, 10), newDouble() // another connection, which has never seen it
 	s.send(join(bind("s1"), execute(), sync()))
 	expectMessages(t, s.got(), "2:", "D:SELECT 1", "C:SELECT", "Z:I")
 	if got := s.double.seen; len(got) != 4 || !strings.HasPrefix(got[0], "P:dx1|SELECT 1") {
@@ -83,7 +83,7 @@ func TestADescribeAloneReplaysItsParse(t *testing.T) {
 	s := newStage(relay.Config{})
 	s.send(join(parse("s1", "SELECT 1"), sync()))
 	s.got()
-	s.server, s.double = relay.NewServer(nil, 10), newDouble()
+	s.server, s.double = relay.NewServer(7, nil, 10), newDouble()
 	s.send(join(describe("s1"), sync()))
 	expectMessages(t, s.got(), "t:", "n:", "Z:I")
 }
@@ -92,7 +92,7 @@ func TestTheUnnamedStatementFollowsToo(t *testing.T) {
 	s := newStage(relay.Config{})
 	s.send(join(parse("", "SELECT 1"), sync()))
 	s.got()
-	s.server, s.double = relay.NewServer(nil, 10), newDouble()
+	s.server, s.double = relay.NewServer(7, nil, 10), newDouble()
 	s.send(join(bind(""), execute(), sync()))
 	expectMessages(t, s.got(), "2:", "D:SELECT 1", "C:SELECT", "Z:I")
 }
@@ -101,7 +101,7 @@ func TestAnotherSessionsUnnamedStatementIsNeverRun(t *testing.T) {
 	s := newStage(relay.Config{})
 	s.double.statements[""] = "SELECT secret"
 	s.send(join(bind(""), execute(), sync()))
-	expectMessages(t, s.got(), "E:SERRORVERRORC26000Munnamed prepared statement does not exist", "Z:I")
+	expectMessages(t, s.got(), "E:SERRORVERRORC26000Munnamed prepared statement does not existFpostgres.cRexec_bind_message", "Z:I")
 }
 
 func TestANameOfOursMeansNothingToClients(t *testing.T) {
@@ -109,7 +109,7 @@ func TestANameOfOursMeansNothingToClients(t *testing.T) {
 	s.send(join(parse("s1", "SELECT 1"), sync()))
 	s.got()
 	s.send(join(bind("dx1"), execute(), sync()))
-	expectMessages(t, s.got(), `E:SERRORVERRORC26000Mprepared statement "dx1" does not exist`, "Z:I")
+	expectMessages(t, s.got(), `E:SERRORVERRORC26000Mprepared statement "dx1" does not existFprepare.cRFetchPreparedStatement`, "Z:I")
 }
 
 func TestTwoSessionsShareOneStatementOnTheServer(t *testing.T) {
@@ -129,7 +129,7 @@ func TestAParseOfATakenNameFailsInItsPlace(t *testing.T) {
 	s.send(join(parse("s1", "SELECT 1"), sync()))
 	s.got()
 	s.send(join(parse("s1", "SELECT 2"), bind("s1"), execute(), sync()))
-	expectMessages(t, s.got(), `E:SERRORVERRORC42P05Mprepared statement "s1" already exists`, "Z:I")
+	expectMessages(t, s.got(), `E:SERRORVERRORC42P05Mprepared statement "s1" already existsFprepare.cRStorePreparedStatement`, "Z:I")
 	s.send(join(bind("s1"), execute(), sync()))
 	expectMessages(t, s.got(), "2:", "D:SELECT 1", "C:SELECT", "Z:I")
 }
@@ -141,7 +141,7 @@ func TestAnErrorSkipsToSyncAndTakesBackWhatWasSkipped(t *testing.T) {
 	s.send(join(parse("", "SELECT fail"), parse("s2", "SELECT 2"), closeStatement("kept"), sync()))
 	expectMessages(t, s.got(), "E:SERRORVERRORC42601Msyntax error", "Z:I")
 	s.send(join(bind("s2"), sync()))
-	expectMessages(t, s.got(), `E:SERRORVERRORC26000Mprepared statement "s2" does not exist`, "Z:I")
+	expectMessages(t, s.got(), `E:SERRORVERRORC26000Mprepared statement "s2" does not existFprepare.cRFetchPreparedStatement`, "Z:I")
 	s.send(join(bind("kept"), execute(), sync()))
 	expectMessages(t, s.got(), "2:", "D:SELECT 0", "C:SELECT", "Z:I")
 }
@@ -150,7 +150,7 @@ func TestAStatementPutInByUsIsPutInAgainAfterItsSegmentFailed(t *testing.T) {
 	s := newStage(relay.Config{})
 	s.send(join(parse("s1", "SELECT 1"), sync()))
 	s.got()
-	s.server, s.double = relay.NewServer(nil, 10), newDouble()
+	s.server, s.double = relay.NewServer(7, nil, 10), newDouble()
 	s.send(join(parse("", "SELECT fail"), bind("s1"), execute(), sync(), bind("s1"), execute(), sync()))
 	expectMessages(t, s.got(), "E:SERRORVERRORC42601Msyntax error", "Z:I", "2:", "D:SELECT 1", "C:SELECT", "Z:I")
 }
@@ -189,14 +189,14 @@ func TestDeallocateFindsAProtocolStatement(t *testing.T) {
 	s.send(query("DEALLOCATE s1"))
 	expectMessages(t, s.got(), "C:DEALLOCATE", "Z:I")
 	s.send(join(bind("s1"), sync()))
-	expectMessages(t, s.got(), `E:SERRORVERRORC26000Mprepared statement "s1" does not exist`, "Z:I")
+	expectMessages(t, s.got(), `E:SERRORVERRORC26000Mprepared statement "s1" does not existFprepare.cRFetchPreparedStatement`, "Z:I")
 }
 
 func TestDeallocateInAPipelineIsAnsweredInItsTurn(t *testing.T) {
 	s := newStage(relay.Config{})
 	s.send(join(parse("s1", "SELECT 1"), sync(), query("DEALLOCATE s1"), bind("s1"), sync()))
 	expectMessages(t, s.got(), "1:", "Z:I", "T:", `D:DEALLOCATE "dx1"`, "C:DEALLOCATE", "Z:I",
-		`E:SERRORVERRORC26000Mprepared statement "s1" does not exist`, "Z:I")
+		`E:SERRORVERRORC26000Mprepared statement "s1" does not existFprepare.cRFetchPreparedStatement`, "Z:I")
 	s.send(join(parse("s2", "SELECT 1"), sync()))
 	s.got()
 	s.send(join(parse("", "SELECT fail"), query("DEALLOCATE s2"), sync(), bind("s2"), execute(), sync()))
@@ -328,7 +328,7 @@ func TestASetIsAskedForAfterItsCommitAndKept(t *testing.T) {
 	if s.released != 1 {
 		t.Error("not released after the answer")
 	}
-	s.server, s.double = relay.NewServer(nil, 10), newDouble()
+	s.server, s.double = relay.NewServer(7, nil, 10), newDouble()
 	s.send(query("SELECT 1"))
 	want := `Q:SELECT pg_catalog.set_config( E'app.user',  E'alice', false), pg_catalog.set_config( E'datestyle',  E'ISO', false),` +
 		` pg_catalog.set_config( E'search_path',  E'tenant_acme', false)|`
@@ -452,7 +452,7 @@ func TestAnySplitOfTheBytesGivesTheSameTranscript(t *testing.T) {
 			rest = rest[n:]
 		}
 		if got := s.got(); s.err != nil || !slices.Equal(got, want) {
-			t.Fatalf("seed %d, pieces up to %d: %v\n%s", seed, largest, s.err, strings.Join(got, "\n"))
+			t.Fatalf("seed %d, pieces up to %d: %v\n%s\nwant\n%s", seed, largest, s.err, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	}
 }
@@ -495,7 +495,7 @@ func FuzzFromServer(f *testing.F) {
 		for _, request := range [][]byte{query("SET x.y = 1"), join(parse("a", "b"), bind("a"), execute(), sync())} {
 			session := relay.NewSession(relay.Config{ID: 1, MaxStatementBytes: 1000, MaxStatements: 10})
 			var out relay.Output
-			session.Attach(relay.NewServer(nil, 2), &out)
+			session.Attach(relay.NewServer(7, nil, 2), &out)
 			if _, _, err := session.FromClient(request, &out); err != nil {
 				t.Fatal(err)
 			}

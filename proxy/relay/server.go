@@ -69,7 +69,9 @@ func (s *Session) inPieces(kind byte) bool {
 	switch kind {
 	case 'D':
 		return s.head().kind != expectAnswer
-	case 'd', 'T', 't', 'N', 'V', 'G', 'H', 'W':
+	case 'T', 't':
+		return s.head().named == nil // else it is read
+	case 'd', 'N', 'V', 'G', 'H', 'W':
 		return true
 	}
 	return false
@@ -84,7 +86,7 @@ func (s *Session) head() expectation {
 
 // ours reports whether the answer under way is to a Query of ours.
 func (e expectation) ours() bool {
-	return e.kind == expectSetting || e.kind == expectDiscard || e.kind == expectAnswer
+	return e.kind == expectSetting || e.kind == expectDiscard || e.kind == expectAnswer || e.kind == expectRestore
 }
 
 // settle answers, in their turn, the messages that need no server.
@@ -105,13 +107,19 @@ func (s *Session) serverMessage(kind byte, msg []byte, out *Output) (forward boo
 			s.answer.row(msg[headerLength:])
 		}
 		return !head.ours(), nil
-	case 'd', 'c', 't', 'V', 'H', 'N':
+	case 'd', 'c', 'V', 'H', 'N':
 		return !head.ours(), nil
+	case 't':
+		s.parameters(msg[headerLength:])
+		return head.kind != expectOurDescribe, nil
 	case 'T', 'n':
-		if head.kind == expectDescribe {
+		if head.kind == expectDescribe || head.kind == expectOurDescribe {
+			if err := s.described(head, kind, msg[headerLength:]); err != nil {
+				return false, err
+			}
 			s.queue.pop()
 		}
-		return !head.ours(), nil
+		return !head.ours() && head.kind != expectOurDescribe, nil
 	case '1':
 		return s.parsed(head)
 	case '2':
@@ -131,7 +139,7 @@ func (s *Session) serverMessage(kind byte, msg []byte, out *Output) (forward boo
 	case 'S':
 		return s.parameter(head, msg)
 	case 'A':
-		return s.hears(msg[headerLength:]), nil
+		return s.notified(msg, out), nil
 	case 'G':
 		s.copyStarts()
 		return true, nil
@@ -142,12 +150,24 @@ func (s *Session) serverMessage(kind byte, msg []byte, out *Output) (forward boo
 	return false, &BrokenServerError{Reason: fmt.Sprintf("an unexpected message %q", kind)}
 }
 
-// hears reports whether a notification is for the client: it listens, and the sender may be heard.
-func (s *Session) hears(body []byte) bool {
-	if s.pins&PinListen == 0 && (s.leaves|s.asked)&traitListen == 0 || len(body) < 4 {
+// notified reports whether a notification is for the client as it is: it listens, and the sender may be heard. Where the
+// sender is the session itself, it is told so by the process id that it knows as its own.
+func (s *Session) notified(msg []byte, out *Output) bool {
+	body := msg[headerLength:]
+	if s.pins&(PinListen|PinSession) == 0 && (s.leaves|s.asked)&traitListen == 0 || len(body) < 4 {
 		return false
 	}
-	return s.cfg.Hears == nil || s.cfg.Hears(binary.BigEndian.Uint32(body))
+	sender := binary.BigEndian.Uint32(body)
+	if s.cfg.Hears != nil && !s.cfg.Hears(sender) {
+		return false
+	}
+	if sender != s.server.process || s.process == 0 {
+		return true
+	}
+	b, at := begin(out.ToClient.own(), 'A')
+	b = binary.BigEndian.AppendUint32(b, s.process)
+	out.ToClient.keep(end(append(b, body[4:]...), at))
+	return false
 }
 
 func (s *Session) complete(head expectation, want kind, got byte) (bool, error) {
@@ -238,8 +258,16 @@ func (s *Session) ready(head expectation, msg []byte, out *Output) (bool, error)
 		s.queue.pop()
 		s.takeAnswer(out)
 		return false, nil
+	case expectRestore:
+		s.queue.pop()
+		if s.restoring--; s.restoring == 0 {
+			s.reconcile(out)
+		}
 	case expectQuery, expectFunction, expectSync:
 		s.queue.pop()
+		if head.restores {
+			return false, nil // the client is ready when its startup settings are
+		}
 	case 0:
 		// A Sync that was taken for one that COPY swallows. The server is ready, so we are; but stop trusting the count.
 		s.skipping, s.unsynced, s.doubtful = false, false, true
@@ -255,6 +283,10 @@ func (s *Session) ready(head expectation, msg []byte, out *Output) (bool, error)
 // afterReady asks for what the transaction has left behind, once nothing else is under way.
 func (s *Session) afterReady(out *Output) {
 	s.settle(out)
+	if s.pins&PinSession != 0 {
+		s.leaves = 0 // the connection is nobody else's any more
+		return
+	}
 	if s.leaves != 0 && s.status == 'I' && s.queue.len() == 0 && !s.unsynced && !s.skipping && (s.clientRest == 0 || s.dropRest) {
 		if s.leaves&traitSettings != 0 {
 			s.server.role = "" // SET and its like may have changed it; pg_settings would not tell
@@ -283,6 +315,8 @@ func (s *Session) failed(head expectation, msg []byte, out *Output) (bool, error
 	case expectAnswer:
 		s.answer.failed = true
 		return false, nil
+	case expectRestore:
+		return false, nil // in a transaction that has failed: nothing was reset there
 	case expectOurError:
 		out.ToClient.keep(head.err.Append(out.ToClient.own()))
 		forward = false
@@ -357,11 +391,13 @@ func (s *Session) undo(e expectation, struck bool) {
 		} else {
 			s.server.unnamedOwner = 0
 		}
+	case expectOurDescribe:
+		e.named.asked = false
 	case expectOurClose:
 		if s.server.byText[e.named.text] == nil {
 			s.server.insert(e.named)
 		}
-	case expectQuery:
+	case expectQuery, expectExecute:
 		if e.before.defined() && !s.statements[e.name].defined() {
 			s.define(e.name, e.before)
 		}

@@ -1,5 +1,10 @@
 package relay
 
+import (
+	"hash/maphash"
+	"sync/atomic"
+)
+
 // Verdict is what a driver has to do after a step.
 type Verdict uint8
 
@@ -45,7 +50,23 @@ type Config struct {
 	Hears func(process uint32) bool
 	// MaxStatementBytes bounds the text of one prepared statement, MaxStatements their number in this session.
 	MaxStatementBytes, MaxStatements int
+	// Session has the session keep its server connection from its first statement to its end.
+	Session bool
+	// Births orders what sessions prepare. All sessions that share server connections have the same; nil is one of its own.
+	Births *Births
 }
+
+// Births counts the statements that are prepared in a process, so that it can be told which of two is the younger one. It
+// may be used by several sessions at a time.
+type Births struct {
+	count  atomic.Uint64
+	shapes shapes
+}
+
+// NewBirths begins to count.
+func NewBirths() *Births { return &Births{shapes: shapes{maphash.MakeSeed()}} }
+
+func (b *Births) next() uint64 { return b.count.Add(1) }
 
 // Session is the protocol state of one client's session. See the package comment. It is not safe for concurrent use.
 type Session struct {
@@ -71,10 +92,15 @@ type Session struct {
 	statementBytes int
 	unnamed        statement
 	unnamedSerial  uint64
+	types          string // of the ParameterDescription that came last
 
-	desired  Pairs // the settings this session lives with
-	reported Pairs // the parameters the client was told of
-	settling int   // Queries of ours that bring the connection to the session, under way
+	desired   Pairs  // the settings this session lives with
+	reported  Pairs  // the parameters the client was told of
+	settling  int    // Queries of ours that bring the connection to the session, under way
+	restoring int    // and such as bring startup settings back
+	resets    bool   // a message since the last Sync may have taken some away
+	drop      drop   // what the portal that was bound last deallocates
+	process   uint32 // by which the client knows the session, 0 for none
 
 	leaves  traits   // what may have been left behind since Postgres was last asked
 	asked   traits   // what the open question is about
@@ -93,8 +119,18 @@ type Session struct {
 
 // NewSession starts a detached session.
 func NewSession(cfg Config) *Session {
-	return &Session{cfg: cfg, status: 'I', desired: cfg.Settings}
+	if cfg.Births == nil {
+		cfg.Births = NewBirths()
+	}
+	s := &Session{cfg: cfg, status: 'I', desired: cfg.Settings}
+	if cfg.Session {
+		s.pins = PinSession
+	}
+	return s
 }
+
+// Introduce says what process id the client has been told as its own.
+func (s *Session) Introduce(process uint32) { s.process = process }
 
 // Need is the number of bytes that the client's next message takes at least in one piece; 0 when any will do.
 func (s *Session) Need() int { return s.need }

@@ -60,6 +60,26 @@ func (s *Session) ownQuery(b []byte, sql string, k kind) []byte {
 	return appendQuery(b, sql)
 }
 
+// restore brings those startup settings back that a RESET or its like has taken away: without a proxy it would have gone
+// back to them. It is sent behind the client's message, whatever has become of that one, and sees to what is not set only.
+func (s *Session) restore(out *Output) {
+	var sql strings.Builder
+	sql.WriteString("SELECT pg_catalog.set_config(v.name, v.value, false) FROM (VALUES ")
+	values := s.cfg.Settings.Map()
+	for i, name := range slices.Sorted(maps.Keys(values)) {
+		if i > 0 {
+			sql.WriteString(", ")
+		}
+		sql.WriteString("(" + quote(name) + ", " + quote(values[name]) + ")")
+	}
+	// Custom settings are not listed (section 20.16); one that is not set reads as NULL, or as nothing after a RESET.
+	sql.WriteString(") AS v (name, value) LEFT JOIN pg_catalog.pg_settings AS s ON pg_catalog.lower(s.name) OPERATOR(pg_catalog.=) v.name" +
+		" WHERE s.source OPERATOR(pg_catalog.<>) 'session' OR s.name IS NULL" +
+		" AND coalesce(pg_catalog.current_setting(v.name, true), '') OPERATOR(pg_catalog.=) ''")
+	s.restoring++
+	out.ToServer.keep(s.ownQuery(out.ToServer.own(), sql.String(), expectRestore))
+}
+
 func setConfig(values map[string]string) string {
 	var sql strings.Builder
 	sql.WriteString("SELECT ")
@@ -86,7 +106,10 @@ func (s *Session) report(now Pairs, out *Output) {
 	}
 	told, values := s.reported.Map(), now.Map()
 	b := out.ToClient.own()
-	for _, name := range slices.Sorted(maps.Keys(values)) {
+	names := slices.SortedFunc(maps.Keys(values), func(a, b string) int { // as Postgres reports them
+		return strings.Compare(strings.ToLower(a), strings.ToLower(b))
+	})
+	for _, name := range names {
 		if old, ok := told[name]; !ok || old != values[name] {
 			b = appendParameterStatus(b, name, values[name])
 		}
@@ -104,7 +127,7 @@ func (s *Session) parameter(head expectation, msg []byte) (bool, error) {
 		return false, &BrokenServerError{Reason: "a malformed ParameterStatus"}
 	}
 	s.server.params = s.server.params.With(string(name), string(value))
-	if s.settling > 0 {
+	if s.settling > 0 || s.restoring > 0 {
 		return false, nil
 	}
 	s.reported = s.reported.With(string(name), string(value))

@@ -17,6 +17,9 @@ type statement struct {
 	traits traits
 	size   int // bytes of the text, for the session's account
 	serial uint64
+	drops  string       // the name of the statement that it deallocates, "" for any other text; unnamed ones only
+	born   uint64       // by Config.Births, when the client prepared it
+	told   *description // what the client was told of it, nil before
 }
 
 func (s statement) defined() bool { return s != statement{} }
@@ -28,6 +31,9 @@ type namedStatement struct {
 	// ready says that ParseComplete has come. Until then the Parse is under way, sent in segment.
 	ready   bool
 	segment uint64
+	born    uint64      // by Config.Births
+	shape   description // what it is, once it has been described; else the zero value
+	asked   bool        // a Describe of ours is under way
 	// ours says that the Parse was put in by us for a Bind or Describe, not sent by the client.
 	ours       bool
 	prev, next *namedStatement
@@ -36,6 +42,7 @@ type namedStatement struct {
 // Server is what is known about one server connection's session state. It lives as long as the connection and
 // belongs to the Session that is attached to it.
 type Server struct {
+	process  uint32 // of the server's backend
 	params   Pairs  // what ParameterStatus last reported
 	applied  Pairs  // the settings in force beyond the connection's own startup
 	role     string // what a shared connection is now, "" when it is not certain
@@ -51,9 +58,10 @@ type Server struct {
 	ring []expectation // the memory of a queue, while no session is attached
 }
 
-// NewServer makes the state of a fresh connection. capacity bounds the prepared statements kept on it.
-func NewServer(parameters map[string]string, capacity int) *Server {
-	s := &Server{params: NewPairs(parameters), capacity: capacity}
+// NewServer makes the state of a fresh connection to a process of the server's. capacity bounds the prepared statements kept
+// on it.
+func NewServer(process uint32, parameters map[string]string, capacity int) *Server {
+	s := &Server{process: process, params: NewPairs(parameters), capacity: capacity}
 	s.forgetStatements()
 	return s
 }
@@ -69,9 +77,9 @@ func (s *Server) forgetStatements() {
 }
 
 // prepare gives the text a new name. The statement stays unknown until ParseComplete.
-func (s *Server) prepare(text unique.Handle[statementText], segment uint64, ours bool) *namedStatement {
+func (s *Server) prepare(text unique.Handle[statementText], segment, born uint64, ours bool) *namedStatement {
 	s.serial++
-	n := &namedStatement{text: text, name: "dx" + strconv.FormatUint(s.serial, 10), segment: segment, ours: ours}
+	n := &namedStatement{text: text, name: "dx" + strconv.FormatUint(s.serial, 10), segment: segment, born: born, ours: ours}
 	s.insert(n) // one of the same text that cannot be relied on stays in the ring until it is closed
 	return n
 }

@@ -16,8 +16,12 @@ const (
 	traitAdvisory
 	traitListen
 	traitPrepare
-	traitGone // something that pinned the session may have ended
+	traitGone  // something that pinned the session may have ended
+	traitReset // a setting may go back to what it was at the session's start
 )
+
+// allTraits may be left behind by what cannot be read.
+const allTraits = traitSettings | traitTemporary | traitHold | traitAdvisory | traitListen | traitPrepare
 
 // scan looks for the words. It reads each byte once and does not allocate.
 func scan(text []byte) traits {
@@ -43,6 +47,14 @@ func scan(text []byte) traits {
 		case 'a':
 			if startsFold(text[i:], "advisory_") && !startsFold(text[i:], "advisory_xact") {
 				found |= traitAdvisory
+			}
+		case 'r':
+			if startsFold(text[i:], "reset") && startsWord(text, i) {
+				found |= traitReset
+			}
+		case 'd':
+			if startsFold(text[i:], "discard") && startsWord(text, i) || startsFold(text[i:], "default") && startsWord(text, i) && startsSet(text) {
+				found |= traitReset
 			}
 		}
 	}
