@@ -90,6 +90,7 @@ var refusals = map[error]verdict{
 	router.ErrWrongDatabase:   {code: "3D000", message: `database %d does not hold tenant %t`, hint: "Leave the database out, or name the tenant's own (docexctl tenant show %i).", reason: metrics.ReasonUnknownTenant},
 	router.ErrBadOptions:      {code: "08P01", message: `startup parameter "options": %d`, hint: "Only -c name=value and --name=value are understood.", reason: metrics.ReasonSetting},
 	router.ErrSettingRefused:  {code: "42501", message: `startup parameter %d cannot be set through the proxy`, reason: metrics.ReasonSetting},
+	router.ErrPoolMode:        {code: "22023", message: `there is no pool mode %d, which startup parameter "docex.pool_mode" asks for`, hint: "It is transaction or session.", reason: metrics.ReasonSetting},
 	router.ErrRegistryOffline: {code: "08006", message: `the tenant registry cannot be reached`, hint: "Try again in a moment.", reason: metrics.ReasonRegistry},
 }
 

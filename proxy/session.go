@@ -136,7 +136,8 @@ func (s *session) newLink(route router.Route) *link {
 		tenant:  s.o.Metrics.Tenant(string(route.Tenant.ID)),
 		machine: relay.NewSession(relay.Config{
 			ID: s.id, Settings: settings, Role: route.Role, Occupies: occupies(route), Seed: seed(), Hears: s.hears(route),
-			MaxStatementBytes: s.o.MaxStatementBytes, MaxStatements: s.o.MaxStatements, Births: s.server.births,
+			MaxStatementBytes: s.o.MaxStatementBytes, MaxStatements: s.o.MaxStatements, Session: route.OwnConnection,
+			Births: s.server.births,
 		}),
 		settings: settings,
 		attached: s.attached,

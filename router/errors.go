@@ -26,6 +26,7 @@ var (
 	ErrWrongDatabase   = errors.New("wrong database")
 	ErrBadOptions      = errors.New("malformed options")
 	ErrSettingRefused  = errors.New("setting refused")
+	ErrPoolMode        = errors.New("no such pool mode")
 	ErrUserContext     = errors.New("no user context")
 	ErrUnknownIsolate  = errors.New("isolation level not served")
 	ErrNotAllowed      = errors.New("isolation level not allowed")

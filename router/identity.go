@@ -21,7 +21,8 @@ type identity struct {
 	claim
 	login    string
 	settings []setting
-	known    *registry.Tenant // already looked up, when the schema named the tenant
+	mode     registry.PoolMode // "" where the client leaves it to the tenant
+	known    *registry.Tenant  // already looked up, when the schema named the tenant
 }
 
 // Names of startup parameters that are ours.
@@ -29,6 +30,7 @@ const (
 	parameterTenant      = "docex.tenant_id"
 	parameterTenantAlias = "docex.tenant"
 	parameterUser        = "docex.user_id"
+	parameterPoolMode    = "docex.pool_mode"
 )
 
 // identify reads who the client is and which tenant it means: the only place that knows where a tenant is written.
@@ -66,6 +68,9 @@ func (r *Router) identify(ctx context.Context, start Startup) (identity, error) 
 		add(database, "the database name")
 	}
 	if who.settings, err = startupSettings(start.Parameters, options); err != nil {
+		return who, err
+	}
+	if who.settings, who.mode, err = takePoolMode(who.settings); err != nil {
 		return who, err
 	}
 	bySchema, err := r.bySchema(ctx, who.settings)

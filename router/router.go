@@ -70,6 +70,8 @@ type Route struct {
 	Role string
 	// MaxConnections bounds the tenant's server connections, 0 for no bound of its own.
 	MaxConnections int
+	// OwnConnection has the session keep its server connection from its first statement to its end.
+	OwnConnection bool
 	// Denied refuses the session after authentication has been gone through: what a stranger must not learn.
 	Denied *Refusal
 }
@@ -110,6 +112,10 @@ func (r *Router) Route(ctx context.Context, start Startup) (Route, error) {
 		route.Denied = &Refusal{Err: reason, Tenant: who.tenant, Source: who.source, Detail: detail}
 		return route, nil
 	}
+	if who.mode == "" {
+		who.mode = tenant.Route.Limits.PoolMode
+	}
+	route.OwnConnection = who.mode == registry.PoolSession
 	route.Settings = settingsOf(who.settings, tenant.SchemaName)
 	route.Target = targetOf(tenant)
 	switch tenant.Route.Isolation {

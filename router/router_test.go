@@ -150,6 +150,8 @@ func TestRefusalsThatAreToldAtOnce(t *testing.T) {
 		"a role":                      {parameters{"user": "app.acme", "role": "postgres"}, router.ErrSettingRefused},
 		"a role in options":           {parameters{"user": "app.acme", "options": "-c ROLE=postgres"}, router.ErrSettingRefused},
 		"session_authorization":       {parameters{"user": "app.acme", "options": "--session-authorization=postgres"}, router.ErrSettingRefused},
+		"a pool mode of PgBouncer's":  {parameters{"user": "app.acme", "docex.pool_mode": "statement"}, router.ErrPoolMode},
+		"no pool mode":                {parameters{"user": "app.nobody", "options": "-c docex.pool_mode="}, router.ErrPoolMode},
 		"a setting with a quote":      {parameters{"user": "app.acme", "a'b": "x"}, router.ErrSettingRefused},
 		"replication":                 {parameters{"user": "app.acme", "replication": "database"}, router.ErrUnsupported},
 		"an option that is none":      {parameters{"user": "app.acme", "options": "-d 5"}, router.ErrBadOptions},
@@ -247,6 +249,29 @@ func TestATrustedTenantSharesItsConnections(t *testing.T) {
 	}
 	if got := route.Settings["search_path"]; got != `tenant_acme, ext, public` {
 		t.Errorf("search_path %s", got)
+	}
+}
+
+func TestThePoolModeIsTheClientsElseTheTenants(t *testing.T) {
+	d := town()
+	d.tenants["globex"].Route.Limits.PoolMode = registry.PoolSession
+	for _, c := range []struct {
+		start parameters
+		own   bool
+	}{
+		{parameters{"user": "app.acme"}, false},
+		{parameters{"user": "app.acme", "docex.pool_mode": "session"}, true},
+		{parameters{"user": "app.acme", "options": "-c docex.pool_mode=session -c work_mem=1MB"}, true},
+		{parameters{"user": "app.globex"}, true},
+		{parameters{"user": "app.globex", "docex.pool_mode": "transaction"}, false},
+	} {
+		route, err := routerOf(d).Route(t.Context(), router.Startup{Parameters: c.start})
+		if err != nil || route.Denied != nil || route.OwnConnection != c.own {
+			t.Errorf("%v: own connection %t, %v, %v", c.start, route.OwnConnection, err, route.Denied)
+		}
+		if _, ok := route.Settings["docex.pool_mode"]; ok {
+			t.Errorf("%v: Postgres is told of it", c.start)
+		}
 	}
 }
 

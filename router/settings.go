@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/docex-proxy/docex-proxy/registry"
 )
 
 // notSettings are the startup parameters that Postgres does not treat as run-time parameters, and our own.
@@ -42,6 +44,19 @@ func startupSettings(parameters map[string]string, options []setting) ([]setting
 		found = append(found, setting{name: name, value: values[name]})
 	}
 	return found, nil
+}
+
+// takePoolMode takes the pool mode out of the settings, "" where there is none: it is the proxy's, not Postgres's.
+func takePoolMode(settings []setting) (kept []setting, mode registry.PoolMode, err error) {
+	at := slices.IndexFunc(settings, func(s setting) bool { return s.name == parameterPoolMode })
+	if at < 0 {
+		return settings, "", nil
+	}
+	switch mode = registry.PoolMode(settings[at].value); mode {
+	case registry.PoolTransaction, registry.PoolSession:
+		return slices.Delete(settings, at, at+1), mode, nil
+	}
+	return nil, "", &Refusal{Err: ErrPoolMode, Detail: fmt.Sprintf("%q", string(mode))}
 }
 
 // settingName reports whether a text can be the name of a run-time parameter.

@@ -84,6 +84,9 @@ func (s *Session) clientMessage(kind byte, msg []byte, total int, out *Output) (
 	case s.server == nil:
 		return s.whileDetached(kind, msg, total, out)
 	}
+	if s.cfg.Session && s.pins == 0 {
+		s.pins, s.newPins = PinSession, PinSession
+	}
 	body := msg[headerLength:]
 	switch kind {
 	case 'Q':

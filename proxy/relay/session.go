@@ -122,11 +122,7 @@ func NewSession(cfg Config) *Session {
 	if cfg.Births == nil {
 		cfg.Births = NewBirths()
 	}
-	s := &Session{cfg: cfg, status: 'I', desired: cfg.Settings}
-	if cfg.Session {
-		s.pins = PinSession
-	}
-	return s
+	return &Session{cfg: cfg, status: 'I', desired: cfg.Settings}
 }
 
 // Introduce says what process id the client has been told as its own.
