@@ -54,6 +54,34 @@ func TestCancelInterruptsItsOwnSessionsQueryOnly(t *testing.T) {
 	}
 }
 
+func TestAClientOfProtocol32HasALongKey(t *testing.T) {
+	s := theSite(t)
+	a := s.tenant(t, "cancel_a")
+	conn := s.proxy.connect(t, a, newestProtocol)
+	pid, key := conn.PgConn().PID(), conn.PgConn().SecretKey()
+	if len(key) != 32 {
+		t.Fatalf("its key has %d bytes", len(key))
+	}
+	running := sleeping(t, s, conn, "long key")
+	wrong := append([]byte(nil), key...)
+	wrong[31] ^= 1
+	for _, no := range [][]byte{wrong, key[:4], key[:31], append(append([]byte(nil), key...), 0)} {
+		s.proxy.cancelRequest(t, pid, no)
+	}
+	select {
+	case code := <-running:
+		t.Errorf("a wrong key has ended the query with %q", code)
+	case <-time.After(200 * time.Millisecond):
+	}
+	s.proxy.cancelRequest(t, pid, key)
+	if code := <-running; code != "57014" {
+		t.Errorf("the query ended with %q", code)
+	}
+	if key := s.proxy.connect(t, a).PgConn().SecretKey(); len(key) != 4 {
+		t.Errorf("the key of a client of protocol 3.0 has %d bytes", len(key))
+	}
+}
+
 func TestAWrongKeyCancelsNothing(t *testing.T) {
 	s := theSite(t)
 	conn := s.proxy.connect(t, s.tenant(t, "cancel_a"))

@@ -66,26 +66,30 @@ func TestASecondRequestForTheSameEncryptionIsAProtocolViolation(t *testing.T) {
 	}
 }
 
+func newestProtocol(c *pgx.ConnConfig) { c.MaxProtocolVersion = "3.2" }
+
 func TestANewerMinorProtocolIsNegotiatedDown(t *testing.T) {
 	s := theSite(t)
 	a := s.tenant(t, "acme")
 	for name, change := range map[string]change{
-		"protocol 3.2":      func(c *pgx.ConnConfig) { c.MaxProtocolVersion = "3.2" },
+		"protocol 3.2":      newestProtocol,
 		"a protocol option": with("_pq_.x", "1"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			expect(t, s.proxy.connect(t, a, change), "SELECT current_schema()", a.schema)
 		})
 	}
-	w := s.proxy.dialRaw(t)
-	w.raw(startup(protocol30+2, "user", a.login+"."+a.tenant, "_pq_.x", "1"))
-	message, err := w.Receive()
-	if err != nil {
-		t.Fatal(err)
-	}
-	negotiation, ok := message.(*pgproto3.NegotiateProtocolVersion)
-	if !ok || negotiation.NewestMinorProtocol&0xffff != 0 || fmt.Sprint(negotiation.UnrecognizedOptions) != "[_pq_.x]" {
-		t.Errorf("got %s", written(t, message))
+	for asked, spoken := range map[uint32]uint32{0: 0, 2: 2, 9999: 2} {
+		w := s.proxy.dialRaw(t)
+		w.raw(startup(protocol30+asked, "user", a.login+"."+a.tenant, "_pq_.x", "1"))
+		message, err := w.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		negotiation, ok := message.(*pgproto3.NegotiateProtocolVersion)
+		if !ok || negotiation.NewestMinorProtocol&0xffff != spoken || fmt.Sprint(negotiation.UnrecognizedOptions) != "[_pq_.x]" {
+			t.Errorf("asked for 3.%d, got %s", asked, written(t, message))
+		}
 	}
 }
 

@@ -9,13 +9,32 @@ import (
 
 // cancelKey is what BackendKeyData gives a client: a process id and a secret, both ours and random. The server's own
 // never leaves the proxy.
-type cancelKey struct{ pid, secret uint32 }
+type cancelKey struct {
+	pid    uint32
+	secret string
+}
+
+// Lengths of a secret, in bytes (section 55.7, BackendKeyData): of a client that speaks protocol 3.0, of one that speaks
+// 3.2, and the most that there may be.
+const (
+	shortSecret = 4
+	longSecret  = 32
+	mostSecret  = 256
+)
 
 func parseCancelKey(body []byte) (cancelKey, bool) {
-	if len(body) != 8 {
+	if len(body) < 4+shortSecret || len(body) > 4+mostSecret {
 		return cancelKey{}, false
 	}
-	return cancelKey{pid: binary.BigEndian.Uint32(body), secret: binary.BigEndian.Uint32(body[4:])}, true
+	return cancelKey{pid: binary.BigEndian.Uint32(body), secret: string(body[4:])}, true
+}
+
+// backendKeyData is a message that pgproto3/v2 knows with a short secret only.
+func (k cancelKey) backendKeyData() []byte {
+	b := []byte{'K'}
+	b = binary.BigEndian.AppendUint32(b, uint32(4+4+len(k.secret)))
+	b = binary.BigEndian.AppendUint32(b, k.pid)
+	return append(b, k.secret...)
 }
 
 // cancelTable finds the session that a key was given to.
@@ -25,19 +44,19 @@ type cancelTable struct {
 }
 
 type cancelEntry struct {
-	secret  uint32
+	secret  string
 	session *session
 }
 
-// issue draws a key for a session; withdraw ends it.
-func (t *cancelTable) issue(s *session) cancelKey {
+// issue draws a key for a session, with a secret of so many bytes; withdraw ends it.
+func (t *cancelTable) issue(s *session, length int) cancelKey {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
-		var random [8]byte
-		rand.Read(random[:])
+		random := make([]byte, 4+length)
+		rand.Read(random)
 		// Drivers read the process id as a signed number and some dislike a negative one.
-		key := cancelKey{pid: binary.BigEndian.Uint32(random[:]) & 0x7fffffff, secret: binary.BigEndian.Uint32(random[4:])}
+		key := cancelKey{pid: binary.BigEndian.Uint32(random) & 0x7fffffff, secret: string(random[4:])}
 		if _, taken := t.held[key.pid]; key.pid != 0 && !taken {
 			t.held[key.pid] = &cancelEntry{secret: key.secret, session: s}
 			return key
@@ -59,10 +78,7 @@ func (t *cancelTable) find(key cancelKey) *session {
 	if entry == nil {
 		return nil
 	}
-	var want, got [4]byte
-	binary.BigEndian.PutUint32(want[:], entry.secret)
-	binary.BigEndian.PutUint32(got[:], key.secret)
-	if subtle.ConstantTimeCompare(want[:], got[:]) != 1 {
+	if subtle.ConstantTimeCompare([]byte(entry.secret), []byte(key.secret)) != 1 {
 		return nil
 	}
 	return entry.session

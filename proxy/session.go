@@ -38,9 +38,10 @@ type session struct {
 	settle func()
 
 	startKey
-	route  atomic.Pointer[router.Route] // nil before the login
-	key    cancelKey                    // zero before the login's end
-	driven atomic.Pointer[driver]       // what carries the session, nil before the login
+	route    atomic.Pointer[router.Route] // nil before the login
+	key      cancelKey                    // zero before the login's end
+	protocol uint32                       // that is spoken: 3.0 to 3.2, as in a startup packet
+	driven   atomic.Pointer[driver]       // what carries the session, nil before the login
 }
 
 // startKey is what a client said of itself, to be judged again when the registry changes.
@@ -118,13 +119,21 @@ func (s *session) welcome() error {
 	if ctx := s.life.context(); ctx.Err() != nil {
 		return context.Cause(ctx) // checked after the deadline is lifted, so that an end is never overwritten
 	}
-	key := s.server.cancels.issue(s)
+	secret := shortSecret
+	if s.protocol >= protocol32 {
+		secret = longSecret
+	}
+	key := s.server.cancels.issue(s, secret)
 	s.key = key
 	s.driver().(*link).machine.Introduce(key.pid)
 	if err := s.driver().(*link).login(s.server.known); err != nil {
 		return err
 	}
-	return s.say(&pgproto3.BackendKeyData{ProcessID: key.pid, SecretKey: key.secret}, &pgproto3.ReadyForQuery{TxStatus: 'I'})
+	ready, err := encode(&pgproto3.ReadyForQuery{TxStatus: 'I'})
+	if err != nil {
+		return err
+	}
+	return s.send(append(key.backendKeyData(), ready...))
 }
 
 // newLink makes the session's machine and its driver, for the route it has been given.

@@ -18,6 +18,7 @@ import (
 // Codes of the packets that open a connection (section 55.7).
 const (
 	protocol30        = 3 << 16
+	protocol32        = 3<<16 | 2
 	sslRequestCode    = 80877103
 	gssEncRequestCode = 80877104
 	cancelRequestCode = 80877102
@@ -81,7 +82,7 @@ func (s *session) open(ctx context.Context) (opening, error) {
 		case code == sslRequestCode || code == gssEncRequestCode:
 			return opening{}, &protocolError{reason: "encryption was asked for twice"}
 		default:
-			return opening{}, &protocolError{reason: fmt.Sprintf("unsupported frontend protocol %d.%d: server supports 3.0", code>>16, code&0xffff)}
+			return opening{}, &protocolError{reason: fmt.Sprintf("unsupported frontend protocol %d.%d: server supports 3.2", code>>16, code&0xffff)}
 		}
 	}
 }
@@ -174,8 +175,9 @@ func (s *session) secure(ctx context.Context) error {
 	return nil
 }
 
-// readStartup decodes a StartupMessage. A client that asks for a newer minor version, or for protocol options, is
-// told that it gets 3.0 and none (NegotiateProtocolVersion), and goes on.
+// readStartup decodes a StartupMessage. A client that asks for a newer minor version than 3.2, or for protocol options, is
+// told that it gets 3.2 at most, and none (NegotiateProtocolVersion), and goes on. To the proxy 3.2 differs from 3.0 by the
+// length of its cancel keys; of 3.1 there is nothing (section 55.1).
 func (s *session) readStartup(version uint32, body []byte) (opening, error) {
 	parameters, err := decodeStartup(body)
 	if err != nil {
@@ -187,8 +189,9 @@ func (s *session) readStartup(version uint32, body []byte) (opening, error) {
 			options = append(options, name)
 		}
 	}
-	if version != protocol30 || len(options) > 0 {
-		if err := s.send(negotiateProtocolVersion(options)); err != nil {
+	s.protocol = min(version, protocol32)
+	if version > protocol32 || len(options) > 0 {
+		if err := s.send(negotiateProtocolVersion(s.protocol, options)); err != nil {
 			return opening{}, err
 		}
 	}
@@ -212,11 +215,11 @@ func decodeStartup(body []byte) (map[string]string, error) {
 	return message.Parameters, nil
 }
 
-// negotiateProtocolVersion is a message that pgproto3/v2 does not have: the newest version we speak, and the protocol
-// options that we do not know.
-func negotiateProtocolVersion(options []string) []byte {
+// negotiateProtocolVersion is a message that pgproto3/v2 does not have: the version that is spoken, and the protocol options
+// that we do not know.
+func negotiateProtocolVersion(version uint32, options []string) []byte {
 	b := []byte{'v', 0, 0, 0, 0}
-	b = binary.BigEndian.AppendUint32(b, protocol30)
+	b = binary.BigEndian.AppendUint32(b, version)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(options)))
 	for _, name := range options {
 		b = append(append(b, name...), 0)
