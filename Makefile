@@ -17,7 +17,7 @@ export GOFLAGS += -buildvcs=false
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test vet format-check unit e2e isolation churn compat fuzz bench gobench lint fmt cover up down clean
+.PHONY: help build demo test vet format-check unit e2e isolation churn compat docex fuzz bench gobench lint fmt cover up down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ isolation: ## Attack the built programs as a hostile tenant, level by level, and
 
 churn: ## Have sessions of 200 tenants end badly on 8 server connections, and search a million answers for another tenant's
 	$(GO) run ./e2e/churn $(CHURN)
+
+docex: ## Run DocEX itself, from a clone of it at DOCEX=DIR, with 50 tenants on 20 server connections
+	$(GO) run ./e2e/docexapp -docex $(DOCEX)
 
 compat: ## Run drivers' own test suites directly and through the proxy, and print what differs
 	$(GO) run ./e2e/compat $(COMPAT)

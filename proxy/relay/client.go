@@ -185,6 +185,9 @@ func (s *Session) query(body, msg []byte, total int, out *Output) (bool, Verdict
 		return false, More, nil
 	}
 	found := scan(body)
+	if found&traitShow != 0 {
+		s.show(out)
+	}
 	s.notice(body, found)
 	s.unnamed = statement{} // a simple Query drops the unnamed statement
 	s.server.unnamedOwner = 0
@@ -254,7 +257,7 @@ func firstArgument(body []byte) string {
 
 // notice remembers what a text may leave behind.
 func (s *Session) notice(text []byte, found traits) {
-	s.leaves |= found &^ traitReset
+	s.leaves |= found & lasting
 	if found&traitSettings != 0 || startsSet(text) {
 		s.customs = mergeNames(s.customs, customNames(text))
 	}

@@ -1,6 +1,8 @@
 package relay_test
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -195,5 +197,51 @@ func TestASessionOfItsOwnKeepsItsConnection(t *testing.T) {
 		if strings.Contains(m, "pg_settings") {
 			t.Errorf("asked %q", m)
 		}
+	}
+}
+
+func TestASessionSeesItsOwnPreparedStatementsByItsOwnNames(t *testing.T) {
+	births := relay.NewBirths()
+	other := newStage(relay.Config{Births: births})
+	other.send(join(parse("others", "SELECT 3"), sync()))
+	s := newStage(relay.Config{Births: births})
+	s.server, s.double = other.server, other.double
+	s.send(join(parse("mine", "SELECT 1"), parse("gone", "SELECT 2"), parse("dx9", "SELECT 9"), sync()))
+	s.got()
+	s.send(join(closeStatement("gone"), sync()))
+	expectMessages(t, s.got(), "3:", "Z:I")
+	names := func() []string { return slices.Sorted(maps.Keys(s.double.statements)) }
+	s.send(query("SELECT pg_prepared_statements"))
+	expectMessages(t, s.got(), "T:", "D:SELECT pg_prepared_statements", "C:SELECT", "Z:I")
+	if got := names(); !slices.Equal(got, []string{"mine"}) {
+		t.Errorf("shown are %q", got)
+	}
+	s.send(join(bind("mine"), execute(), sync()))
+	expectMessages(t, s.got(), "2:", "D:SELECT 1", "C:SELECT", "Z:I")
+	s.send(join(parse("q", "SELECT pg_prepared_statements"), sync()))
+	s.got()
+	s.send(join(bind("q"), execute(), sync()))
+	expectMessages(t, s.got(), "2:", "D:SELECT pg_prepared_statements", "C:SELECT", "Z:I")
+	if got := names(); !slices.Equal(got, []string{"mine", "q"}) {
+		t.Errorf("shown are %q", got)
+	}
+	third := newStage(relay.Config{Births: births})
+	third.session = relay.NewSession(relay.Config{ID: 3, Births: births, MaxStatements: 9, MaxStatementBytes: 999})
+	third.server, third.double = s.server, s.double
+	third.send(query("SELECT 1"))
+	if got := names(); len(got) != 0 || len(third.got()) != 4 {
+		t.Errorf("another session finds %q", got)
+	}
+}
+
+func TestAStatementThatCannotBePreparedAnyMoreIsNotShown(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.send(join(parse("a", "SELECT 1"), parse("b", "SELECT 2"), sync()))
+	s.got()
+	s.double.broken = "SELECT 1"
+	s.send(query("SELECT pg_prepared_statements"))
+	expectMessages(t, s.got(), "T:", "D:SELECT pg_prepared_statements", "C:SELECT", "Z:I")
+	if len(s.double.statements) != 1 || s.released != 2 {
+		t.Errorf("%v, released %d times", s.double.statements, s.released)
 	}
 }

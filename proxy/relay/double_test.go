@@ -75,6 +75,7 @@ type double struct {
 	settings   string            // rows of the answer to a question about the session's state: name=value,...
 	column     string            // the name of the only column of the table t
 	planned    map[string]string // what it was when a statement was prepared
+	broken     string            // a text that cannot be prepared
 	restored   int               // startup settings were brought back so often
 }
 
@@ -144,7 +145,7 @@ func (d *double) take(kind byte, body []byte) {
 	case 'P':
 		_, exists := d.statements[fields[0]]
 		switch {
-		case strings.Contains(fields[1], "fail"):
+		case strings.Contains(fields[1], "fail"), d.broken != "" && fields[1] == d.broken:
 			d.failExtended("42601", "syntax error")
 		case exists && fields[0] != "":
 			d.failExtended("42P05", `prepared statement "`+fields[0]+`" already exists`)

@@ -33,6 +33,9 @@ func (s *Session) parse(body, msg []byte, total int, out *Output) (bool, Verdict
 		}
 	}
 	found := scan(query)
+	if found&traitShow != 0 {
+		s.show(out)
+	}
 	s.notice(query, found)
 	s.unnamedSerial++
 	st := statement{
@@ -190,7 +193,10 @@ func (s *Session) bind(body, msg []byte, total int, out *Output) (bool, Verdict,
 	if !st.defined() {
 		return false, v, nil
 	}
-	s.leaves |= st.traits &^ traitReset
+	if st.traits&traitShow != 0 {
+		s.show(out)
+	}
+	s.leaves |= st.traits & lasting
 	s.resets = s.resets || st.traits&traitReset != 0
 	if len(name) == 0 {
 		s.ensureUnnamed(out)

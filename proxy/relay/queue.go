@@ -15,6 +15,8 @@ const (
 	expectOurParse                    // ParseComplete, swallowed
 	expectOurDescribe                 // ParameterDescription with RowDescription or NoData, swallowed and read
 	expectOurClose                    // CloseComplete, swallowed
+	expectShown                       // ParseComplete or an error, swallowed
+	expectOurSync                     // ReadyForQuery, swallowed
 	expectOurError                    // the ErrorResponse of a message made to fail, replaced by ours
 	expectSetting                     // a Query of ours that brings the connection to the session, swallowed
 	expectDiscard                     // our DISCARD ALL, swallowed; its tag has to say so
@@ -29,7 +31,7 @@ const (
 func (k kind) extended() bool {
 	switch k {
 	case expectParse, expectBind, expectDescribe, expectExecute, expectClose,
-		expectOurParse, expectOurDescribe, expectOurClose, expectOurError, answerClose:
+		expectOurParse, expectOurDescribe, expectOurClose, expectShown, expectOurError, answerClose:
 		return true
 	}
 	return false

@@ -182,7 +182,7 @@ func (s *Session) parsed(head expectation) (bool, error) {
 	if head.named != nil {
 		head.named.ready = true
 	}
-	if head.kind == expectOurParse {
+	if head.kind == expectOurParse || head.kind == expectShown {
 		s.queue.pop()
 		return false, nil
 	}
@@ -263,6 +263,9 @@ func (s *Session) ready(head expectation, msg []byte, out *Output) (bool, error)
 		if s.restoring--; s.restoring == 0 {
 			s.reconcile(out)
 		}
+	case expectOurSync:
+		s.queue.pop()
+		return false, nil
 	case expectQuery, expectFunction, expectSync:
 		s.queue.pop()
 		if head.restores {
@@ -320,6 +323,8 @@ func (s *Session) failed(head expectation, msg []byte, out *Output) (bool, error
 	case expectOurError:
 		out.ToClient.keep(head.err.Append(out.ToClient.own()))
 		forward = false
+	case expectShown: // one whose tables are gone is not seen
+		forward = false
 	case expectBind, expectDescribe:
 		forward = !s.distrust(head, body, out)
 	case expectQuery:
@@ -356,7 +361,7 @@ func (s *Session) distrust(head expectation, body []byte, out *Output) bool {
 // skipToSync takes back what the messages before the next Sync would have done: the server ignores them.
 func (s *Session) skipToSync() {
 	last := 0
-	for last < s.queue.len() && s.queue.at(last).kind != expectSync {
+	for last < s.queue.len() && s.queue.at(last).kind != expectSync && s.queue.at(last).kind != expectOurSync {
 		last++
 	}
 	if last == s.queue.len() {
@@ -385,7 +390,7 @@ func (s *Session) undo(e expectation, struck bool) {
 			s.unnamed = statement{}
 		}
 		s.server.unnamedOwner = 0
-	case expectOurParse:
+	case expectOurParse, expectShown:
 		if e.named != nil {
 			s.server.forget(e.named)
 		} else {

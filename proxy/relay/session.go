@@ -185,6 +185,9 @@ func (s *Session) countTransaction() {
 func (s *Session) Attach(server *Server, out *Output) {
 	s.server, s.status, s.fatal = server, 'I', false
 	s.queue.borrow(&server.ring)
+	if server.shownTo != 0 && server.shownTo != s.cfg.ID {
+		s.hide(out)
+	}
 	if s.cfg.Role != "" && server.role != s.cfg.Role {
 		s.become(out)
 	}

@@ -53,6 +53,8 @@ type Server struct {
 	capacity int
 	serial   uint64 // of the last name given
 
+	shownTo uint64 // whose own names the statements have, 0 for nobody's
+
 	unnamedOwner, unnamedSerial uint64 // whose unnamed statement the connection holds
 
 	ring []expectation // the memory of a queue, while no session is attached

@@ -7,7 +7,7 @@ import (
 
 // traits are hints, found in a statement's text, that it may leave something behind in its session. They decide
 // only whether Postgres is asked afterwards: a false hint costs one question, and no decision rests on a text.
-type traits uint8
+type traits uint16
 
 const (
 	traitSettings traits = 1 << iota // SET, RESET, set_config, an UPDATE of pg_settings
@@ -18,7 +18,11 @@ const (
 	traitPrepare
 	traitGone  // something that pinned the session may have ended
 	traitReset // a setting may go back to what it was at the session's start
+	traitShow  // the session looks at its own prepared statements
 )
+
+// lasting are the traits of what may be left behind.
+const lasting = ^(traitReset | traitShow)
 
 // allTraits may be left behind by what cannot be read.
 const allTraits = traitSettings | traitTemporary | traitHold | traitAdvisory | traitListen | traitPrepare
@@ -35,6 +39,8 @@ func scan(text []byte) traits {
 		case 'p':
 			if startsFold(text[i:], "pg_settings") { // it can be updated
 				found |= traitSettings
+			} else if startsFold(text[i:], "pg_prepared_statements") {
+				found |= traitShow
 			}
 		case 't':
 			if startsFold(text[i:], "temp") && startsWord(text, i) {
