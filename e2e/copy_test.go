@@ -85,10 +85,10 @@ func TestADisconnectInMidCopyLeavesTheNextSessionClean(t *testing.T) {
 	}
 }
 
-func TestValuesOfTwentyMegabytesPassBothWays(t *testing.T) {
+func TestValuesOfAHundredMegabytesPassBothWays(t *testing.T) {
 	s := theSite(t)
 	conn := s.proxy.connect(t, s.tenant(t, "copy_a"))
-	value := strings.Repeat("0123456789abcdef", 20<<20/16)
+	value := strings.Repeat("0123456789abcdef", 100<<20/16)
 	var back string
 	if err := conn.QueryRow(bounded(t), "SELECT $1::text", value).Scan(&back); err != nil || back != value {
 		t.Errorf("extended: %d bytes came back, %v", len(back), err)
@@ -105,7 +105,7 @@ func TestASlowReaderDoesNotFillTheProxy(t *testing.T) {
 	expect(t, conn, "SELECT 1", "1")
 	before := p.memory(t)
 	w := takeOver(t, conn)
-	w.say(simple("SELECT repeat('x', 1000) FROM generate_series(1, 300000)")) // 300 MB
+	w.say(simple("SELECT repeat('x', 1000) FROM generate_series(1, 1000000)")) // 1 GB
 	w.answersTo(is("RowDescription"))
 	for range 10 {
 		time.Sleep(100 * time.Millisecond) // the client does not read; what grows does so now
