@@ -3,6 +3,9 @@ package e2e_test
 import (
 	"context"
 	"encoding/binary"
+	"io"
+	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -145,6 +148,48 @@ func TestCancelsAroundTheEndOfAQueryNeverHitTheNext(t *testing.T) {
 	}
 	close(stop)
 	<-done
+}
+
+func TestManyCancelRequestsAtOnceDoNotKeepLoginsOut(t *testing.T) {
+	s := theSite(t)
+	a := s.tenant(t, "cancel_a")
+	victim := s.proxy.connect(t, a)
+	running := sleeping(t, s, victim, "storm")
+	pid, key := victim.PgConn().PID(), victim.PgConn().SecretKey()
+	wrong := append([]byte(nil), key...)
+	wrong[0] ^= 1
+	var storm sync.WaitGroup
+	for i := range 300 {
+		storm.Go(func() {
+			conn, err := net.Dial("tcp", s.proxy.address())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			with := wrong
+			if i%3 == 0 {
+				with = key
+			}
+			if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+				t.Error(err)
+			}
+			if _, err := conn.Write(packet(cancelRequestCode, append(binary.BigEndian.AppendUint32(nil, pid), with...)...)); err != nil {
+				t.Error(err)
+			}
+			io.Copy(io.Discard, conn) //nolint:errcheck // until the proxy closes it
+		})
+	}
+	for range 20 {
+		conn := s.proxy.connect(t, a)
+		expect(t, conn, "SELECT 'in'", "in")
+		hangUp(conn)
+	}
+	storm.Wait()
+	if code := <-running; code != "57014" {
+		t.Errorf("the query ended with %q", code)
+	}
+	expect(t, victim, "SELECT 'alive'", "alive")
 }
 
 func TestTheQueryOfAClientThatIsGoneIsCanceled(t *testing.T) {
