@@ -13,7 +13,8 @@ type reason struct {
 // Reasons that several suites meet.
 const (
 	processID = "uses the process id of BackendKeyData, or of a statement before, as that of a server process that is the session's own"
-	catalog   = "reads pg_prepared_statements, where statements have the proxy's names and are shared"
+	protocol  = "expects protocol 3.0 of a server before Postgres 18; the proxy speaks 3.2 whatever the server does"
+	catalog   = "reads pg_prepared_statements within a pipeline or a transaction, where statements have the proxy's names and are shared"
 )
 
 func reasons() []reason {
@@ -21,8 +22,7 @@ func reasons() []reason {
 	return []reason{
 		{"pgx", tests(`/v5\.(TestFatalRxError|TestFatalTxError)$`), processID},
 		{"pgx", tests(`/(pgconn\.TestConnCheckConn|pgxpool\.TestPoolAcquireChecksIdleConns|stdlib\.TestCheckIdleConn)$`), processID},
-		{"pgx", tests(`/v5\.TestPrepare(WithDigestedName)?HandlesTimeoutBetweenParseAndDescribe$`), catalog},
-		{"pgx", tests(`/stdlib\.TestConnMultiplePrepareAndDeallocate(/|$)`), catalog},
+		{"pgx", tests(`/pgconn\.TestConnectProtocolVersion32$`), protocol},
 		{"lib/pq", tests(`pq\.TestPing$`), processID},
 		{"psycopg2", tests(`TestConnectionInfo\.test_backend_pid$|CursorTests\.test_external_close_(a?sync)$`), processID},
 		{"psycopg", tests(`test_connection(_async)?\.test_broken$|test_context_inerror_rollback_no_clobber`), processID},
