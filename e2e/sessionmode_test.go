@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -33,6 +34,9 @@ BEGIN EXECUTE 'SET work_mem = ' || quote_literal('7MB'); EXECUTE 'CREATE TEM' ||
 		t.Errorf("%s is %v, was %v", series, got, before)
 	}
 	hangUp(conn)
+	eventually(t, patience, "the log says what the session was pinned by", func() bool {
+		return strings.Contains(s.proxy.logged(), "pins=session ")
+	})
 	gone(t, s.proxy, a, "SELECT count(*) FROM kept", "42P01", "0")
 	for range 3 {
 		if backend(t, s.proxy.connect(t, a)) == pid {

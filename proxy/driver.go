@@ -18,6 +18,7 @@ type driver interface {
 	close()
 	sawFatal() bool
 	transactions() uint64
+	pinned() relay.Pins // at any time
 }
 
 // driver is nil before the session's login.

@@ -374,6 +374,12 @@ func (l *link) sawFatal() bool {
 	return l.machine.SawFatal()
 }
 
+func (l *link) pinned() relay.Pins {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.machine.EverPinned()
+}
+
 func (l *link) transactions() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -253,7 +254,8 @@ func (s *session) finish(err error) {
 	}
 	s.o.Metrics.SessionClosed(string(route.Tenant.ID), reason)
 	s.o.Logger.Info("session ended", "tenant", string(route.Tenant.ID), "login", route.User, "client", s.remote,
-		"seconds", time.Since(s.began).Seconds(), "transactions", s.driver().transactions(), "reason", reason, "error", text(err))
+		"seconds", time.Since(s.began).Seconds(), "transactions", s.driver().transactions(),
+		"pins", strings.Join(s.driver().pinned().Names(), ","), "reason", reason, "error", text(err))
 }
 
 // lastWords is how long a client gets to take its last message.

@@ -272,4 +272,6 @@ func (st *strand) close() {
 
 func (st *strand) sawFatal() bool { return st.machine.SawFatal() }
 
+func (st *strand) pinned() relay.Pins { return st.machine.EverPinned() }
+
 func (st *strand) transactions() uint64 { return st.machine.Transactions() }

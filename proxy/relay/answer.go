@@ -134,13 +134,11 @@ func cutColumn(b []byte) (value string, rest []byte, null, ok bool) {
 func (s *Session) takeAnswer(out *Output) {
 	s.asked, s.asking = 0, false
 	if s.answer.failed {
-		s.newPins |= PinUnknown &^ s.pins
-		s.pins |= PinUnknown
+		s.pin(s.pins | PinUnknown)
 		return
 	}
 	s.server.strayed = s.answer.strayed
-	s.newPins |= s.answer.pins &^ s.pins
-	s.pins = s.answer.pins | s.pins&(PinUnknown|PinSession) // what could not be seen once is not gone because it is not asked for now
+	s.pin(s.answer.pins | s.pins&(PinUnknown|PinSession)) // what could not be seen once is not gone because it is not asked for now
 	s.server.applied = NewPairs(s.answer.settings)
 	if s.server.applied == s.desired {
 		return

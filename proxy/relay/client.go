@@ -85,7 +85,7 @@ func (s *Session) clientMessage(kind byte, msg []byte, total int, out *Output) (
 		return s.whileDetached(kind, msg, total, out)
 	}
 	if s.cfg.Session && s.pins == 0 {
-		s.pins, s.newPins = PinSession, PinSession
+		s.pin(PinSession)
 	}
 	body := msg[headerLength:]
 	switch kind {

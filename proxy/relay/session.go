@@ -115,6 +115,7 @@ type Session struct {
 	transactions uint64
 	untaken      int
 	newPins      Pins
+	everPins     Pins
 }
 
 // NewSession starts a detached session.
@@ -167,6 +168,16 @@ func (s *Session) TakeTransactions() int {
 	s.untaken = 0
 	return n
 }
+
+// pin is what ties the session to its connection from now on.
+func (s *Session) pin(now Pins) {
+	s.newPins |= now &^ s.pins
+	s.everPins |= now
+	s.pins = now
+}
+
+// EverPinned returns what has tied the session to a connection at any time.
+func (s *Session) EverPinned() Pins { return s.everPins }
 
 // TakePins returns the reasons that have come up since it was last called.
 func (s *Session) TakePins() Pins {
