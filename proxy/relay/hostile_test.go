@@ -51,9 +51,11 @@ func FuzzFromClient(f *testing.F) {
 	f.Add(join(parse("a", "b"), bind("a"), closeStatement("a"), sync()), uint64(3))
 	f.Add([]byte{'Q', 0xff, 0xff, 0xff, 0xff}, uint64(4))
 	f.Add(join(query("COPY t"), sync(), parse("a", "fail"), message('f', "x")), uint64(5))
+	f.Add(join(parse("a", "SELECT * FROM t"), describe("a"), sync(), parse("", "DEALLOCATE a"), bind(""), execute(), sync(), bind("a"), sync()), uint64(6))
+	f.Add(join(parse("a", "b"), query("RESET ALL"), query("SELECT pg_prepared_statements"), bind("a"), execute(), sync(), query("DISCARD ALL")), uint64(7))
 	f.Fuzz(func(t *testing.T, stream []byte, seed uint64) {
 		r := rand.New(rand.NewPCG(seed, 2))
-		s := newStage(relay.Config{MaxStatementBytes: 4096, MaxStatements: 5})
+		s := newStage(relay.Config{MaxStatementBytes: 4096, MaxStatements: 5, Settings: relay.NewPairs(map[string]string{"timezone": "UTC"})})
 		for rest := stream; len(rest) > 0 && s.err == nil && !s.ended; {
 			n := min(len(rest), 1+r.IntN(64))
 			s.send(rest[:n])
