@@ -244,4 +244,10 @@ func TestAStatementThatCannotBePreparedAnyMoreIsNotShown(t *testing.T) {
 	if len(s.double.statements) != 1 || s.released != 2 {
 		t.Errorf("%v, released %d times", s.double.statements, s.released)
 	}
+	s.send(query("BEGIN"))
+	s.send(query("SELECT pg_prepared_statements"))
+	expectMessages(t, s.got(), "C:BEGIN", "Z:T", "T:", "D:SELECT pg_prepared_statements", "C:SELECT", "Z:T")
+	if len(s.double.statements) != 1 {
+		t.Errorf("in a transaction %v", s.double.statements)
+	}
 }

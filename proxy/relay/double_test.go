@@ -230,6 +230,11 @@ func (d *double) query(sql string) {
 	case sql == "BEGIN":
 		d.status = 'T'
 		d.say('C', "BEGIN")
+	case strings.HasPrefix(sql, "ROLLBACK TO"):
+		if d.status == 'E' {
+			d.status = 'T'
+		}
+		d.say('C', "ROLLBACK")
 	case sql == "COMMIT" || sql == "ROLLBACK":
 		d.status = 'I'
 		d.say('C', sql)

@@ -23,6 +23,8 @@ func (s *Session) failed(head expectation, msg []byte, out *Output) (bool, error
 	case expectAnswer:
 		s.answer.failed = true
 		return false, nil
+	case expectOurSync:
+		return false, nil
 	case expectRestore:
 		return false, nil // in a transaction that has failed: nothing was reset there
 	case expectOurError:

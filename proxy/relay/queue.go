@@ -16,7 +16,7 @@ const (
 	expectOurDescribe                 // ParameterDescription with RowDescription or NoData, swallowed and read
 	expectOurClose                    // CloseComplete, swallowed
 	expectShown                       // ParseComplete or an error, swallowed
-	expectOurSync                     // ReadyForQuery, swallowed
+	expectOurSync                     // a Sync or Query of ours, whose answer is swallowed
 	expectOurError                    // the ErrorResponse of a message made to fail, replaced by ours
 	expectSetting                     // a Query of ours that brings the connection to the session, swallowed
 	expectDiscard                     // our DISCARD ALL, swallowed; its tag has to say so

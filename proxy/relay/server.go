@@ -86,7 +86,7 @@ func (s *Session) head() expectation {
 
 // ours reports whether the answer under way is to a Query of ours.
 func (e expectation) ours() bool {
-	return e.kind == expectSetting || e.kind == expectDiscard || e.kind == expectAnswer || e.kind == expectRestore
+	return e.kind == expectSetting || e.kind == expectDiscard || e.kind == expectAnswer || e.kind == expectRestore || e.kind == expectOurSync
 }
 
 // settle answers, in their turn, the messages that need no server.

@@ -7,13 +7,17 @@ import (
 )
 
 // show has the connection hold the session's own prepared statements and no other, under the client's names, for a text that
-// reads them in pg_prepared_statements. Within a transaction it is left: a statement that cannot be prepared any more would
-// end it. What cannot be prepared is not seen.
+// reads them in pg_prepared_statements. What cannot be prepared any more is not seen; in a transaction a savepoint keeps that
+// from ending it, which statements are not part of. In the middle of a pipeline all is left as it is.
 func (s *Session) show(out *Output) {
-	if !s.betweenTransactions() {
+	if !s.undisturbed() {
 		return
 	}
 	s.hide(out)
+	within := s.status == 'T'
+	if within {
+		s.askOurs("SAVEPOINT docex_show", out)
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.statements)) {
 		if ourName(name) {
 			continue
@@ -28,18 +32,29 @@ func (s *Session) show(out *Output) {
 		}
 		out.ToServer.keep(appendParse(out.ToServer.own(), name, text.query, text.types))
 		s.syncOurs(out)
+		if within {
+			s.askOurs("ROLLBACK TO docex_show", out)
+		}
+	}
+	if within {
+		s.askOurs("RELEASE docex_show", out)
 	}
 	s.server.shownTo = s.cfg.ID
 }
 
-// betweenTransactions reports whether what is under way, if anything, is ours alone.
-func (s *Session) betweenTransactions() bool {
+// askOurs sends a Query of ours of which nobody is told.
+func (s *Session) askOurs(sql string, out *Output) {
+	out.ToServer.keep(s.ownQuery(out.ToServer.own(), sql, expectOurSync))
+}
+
+// undisturbed reports whether what is under way, if anything, is ours alone, and nothing has failed.
+func (s *Session) undisturbed() bool {
 	for i := range s.queue.len() {
 		if e := s.queue.at(i); !e.ours() && e.kind != expectOurSync && e.kind != expectOurClose && e.kind != expectShown {
 			return false
 		}
 	}
-	return s.status == 'I' && !s.unsynced && !s.skipping
+	return s.status != 'E' && !s.unsynced && !s.skipping
 }
 
 // hide closes all statements on the connection.
