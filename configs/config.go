@@ -123,7 +123,7 @@ func Default() *Config {
 	return &Config{
 		Listen:   "127.0.0.1:6432",
 		HTTP:     "127.0.0.1:9127",
-		IO:       "goroutine",
+		IO:       "auto",
 		Reactors: 1,
 		Log:      Log{Level: "info", Format: "text"},
 		Registry: Registry{CacheSize: 10000, TTL: time.Minute, NegativeTTL: 5 * time.Second, MaxStale: 10 * time.Minute},
