@@ -49,8 +49,12 @@ func TestASuspendedTenantIsCutOffWithinASecond(t *testing.T) {
 	})
 	bystander := s.proxy.connect(t, s.tenant(t, "life_a"))
 
-	execute(t, watch, "UPDATE docex_system.tenant_route SET status = 'suspended' WHERE tenant_id = 'life_suspended'")
+	var changed struct{ Route struct{ Status string } }
+	s.mustDocexctl(t, &changed, "tenant", "suspend", "life_suspended")
 	deadline := time.Now().Add(time.Second)
+	if changed.Route.Status != "suspended" {
+		t.Errorf("docexctl says %+v", changed)
+	}
 	for name, w := range map[string]*wire{"idle": idle, "in a transaction": open, "in a query": busy} {
 		if code := endedWith(t, w, max(time.Until(deadline), 10*time.Millisecond)); code != "57P01" {
 			t.Errorf("%s: ended with %s", name, code)
@@ -64,7 +68,7 @@ func TestASuspendedTenantIsCutOffWithinASecond(t *testing.T) {
 	}
 	expect(t, bystander, "SELECT 'alive'", "alive")
 
-	execute(t, watch, "UPDATE docex_system.tenant_route SET status = 'active' WHERE tenant_id = 'life_suspended'")
+	s.mustDocexctl(t, &changed, "tenant", "resume", "life_suspended")
 	eventually(t, time.Second, "it is served again", func() bool {
 		conn, err := pgx.ConnectConfig(bounded(t), configure(t, s.proxy.dsn(a)))
 		if err != nil {

@@ -13,8 +13,9 @@ import (
 )
 
 func (c *cli) tenantCommand() *cobra.Command {
-	command := group(&cobra.Command{Use: "tenant", Short: "Create, list, show and rotate tenants"})
-	command.AddCommand(c.tenantCreateCommand(), c.tenantListCommand(), c.tenantShowCommand(), c.tenantRotateCommand())
+	command := group(&cobra.Command{Use: "tenant", Short: "Create, list, show, change and rotate tenants"})
+	command.AddCommand(c.tenantCreateCommand(), c.tenantListCommand(), c.tenantShowCommand(), c.tenantUpdateCommand(),
+		c.tenantSuspendCommand(), c.tenantResumeCommand(), c.tenantRotateCommand())
 	return command
 }
 

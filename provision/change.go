@@ -1,0 +1,167 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/docex-proxy/docex-proxy/registry"
+)
+
+// ChangeRequest asks for a change of a tenant in the registry. Proxies hear of it at once, and it reaches sessions that are
+// open; nothing of the tenant's data is touched.
+type ChangeRequest struct {
+	ID    registry.TenantID
+	Actor string // "": "cli_user"
+
+	Suspended   *bool                  // nil: stays as it is
+	DisplayName *string                // likewise
+	Limits      func(*registry.Limits) // changes those that the tenant has; nil: none
+}
+
+// ChangeTenant changes what the request names, all or nothing, writes DocEX's audit columns and the audit trail, and returns
+// the tenant as it is then. A change to what is so already is no error.
+//
+// Errors: *InvalidRequestError, ErrNotFound, *ConflictError for a tenant that has no route, or whose status forbids it,
+// ErrNotInitialised.
+func (p *Provisioner) ChangeTenant(ctx context.Context, r ChangeRequest) (*registry.Tenant, error) {
+	if err := checkText("actor", r.Actor); err != nil {
+		return nil, err
+	}
+	if r.DisplayName != nil {
+		if err := checkText("display-name", *r.DisplayName); err != nil {
+			return nil, err
+		}
+	}
+	withDefault(&r.Actor, defaultCreatedBy)
+	err := p.transact(ctx, func(w *work) []step {
+		c := &change{work: w, Provisioner: p, request: r}
+		return []step{
+			{"wait for the tenant's lock", c.enterForTenant},
+			{"change the registry", func(ctx context.Context) error { return w.as(ctx, OwnerRole, c.write) }},
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.logger.Info("tenant changed", slog.String("tenant", string(r.ID)))
+	store, err := registry.OpenStore(ctx, p.dsn)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	return store.Tenant(ctx, r.ID)
+}
+
+// change is one run of ChangeTenant.
+type change struct {
+	*work
+	*Provisioner
+	request ChangeRequest
+}
+
+func (c *change) enterForTenant(ctx context.Context) error {
+	if err := c.enter(ctx); err != nil {
+		return err
+	}
+	return c.lock(ctx, "pg_advisory_xact_lock", tenantLockClass, string(c.request.ID))
+}
+
+func (c *change) write(ctx context.Context) error {
+	id := string(c.request.ID)
+	var name string
+	var status *registry.Status
+	var limits *registry.Limits
+	err := c.tx.QueryRow(ctx, `
+SELECT display_name, status, limits FROM docex_system.tenant_registry LEFT JOIN docex_system.tenant_route USING (tenant_id)
+ WHERE tenant_id = $1`, id).Scan(&name, &status, &limits)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return fmt.Errorf("tenant '%s' %w", id, ErrNotFound)
+	case err != nil:
+		return err
+	case status == nil || limits == nil:
+		return &ConflictError{Object: "tenant", Name: id, Reason: "has no route: it is the system tenant, or DocEX has made it"}
+	}
+	verbs := make(map[string]any)
+	if err := c.writeName(ctx, name, verbs); err != nil {
+		return err
+	}
+	if err := c.writeStatus(ctx, *status, verbs); err != nil {
+		return err
+	}
+	if err := c.writeLimits(ctx, *limits, verbs); err != nil || len(verbs) == 0 {
+		return err
+	}
+	if _, err := c.tx.Exec(ctx, `
+UPDATE docex_system.tenant_registry SET last_updated_at = $2, last_updated_by = $3 WHERE tenant_id = $1`,
+		id, c.timestamp(), c.request.Actor); err != nil {
+		return err
+	}
+	for _, verb := range []string{"update", "suspend", "resume"} {
+		if detail, ok := verbs[verb]; ok {
+			if err := registry.InsertEvent(ctx, c.tx, c.request.ID, verb, c.request.Actor, detail); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// updated is the detail of an event "update": what has been changed.
+type updated struct {
+	DisplayName string           `json:"display_name,omitempty"`
+	Limits      *registry.Limits `json:"limits,omitempty"`
+}
+
+func (c *change) writeName(ctx context.Context, now string, verbs map[string]any) error {
+	wanted := c.request.DisplayName
+	if wanted == nil || *wanted == now {
+		return nil
+	}
+	verbs["update"] = updated{DisplayName: *wanted}
+	_, err := c.tx.Exec(ctx, `UPDATE docex_system.tenant_registry SET display_name = $2 WHERE tenant_id = $1`, string(c.request.ID), *wanted)
+	return err
+}
+
+func (c *change) writeLimits(ctx context.Context, now registry.Limits, verbs map[string]any) error {
+	if c.request.Limits == nil {
+		return nil
+	}
+	wanted := now
+	c.request.Limits(&wanted)
+	if wanted == now {
+		return nil
+	}
+	detail, _ := verbs["update"].(updated)
+	detail.Limits = &wanted
+	verbs["update"] = detail
+	// What another version has put into the object stays.
+	_, err := c.tx.Exec(ctx, `
+UPDATE docex_system.tenant_route SET limits = limits - ARRAY['max_server_connections', 'max_clients', 'pool_mode'] || $2::jsonb WHERE tenant_id = $1`,
+		string(c.request.ID), wanted)
+	return err
+}
+
+func (c *change) writeStatus(ctx context.Context, now registry.Status, verbs map[string]any) error {
+	if c.request.Suspended == nil {
+		return nil
+	}
+	verb, from, to := "resume", registry.StatusSuspended, registry.StatusActive
+	if *c.request.Suspended {
+		verb, from, to = "suspend", registry.StatusActive, registry.StatusSuspended
+	}
+	switch now {
+	case to:
+		return nil
+	case from:
+	default:
+		return &ConflictError{Object: "tenant", Name: string(c.request.ID), Reason: fmt.Sprintf("is %s: it cannot be %s", now, to)}
+	}
+	verbs[verb] = struct{}{}
+	_, err := c.tx.Exec(ctx, `UPDATE docex_system.tenant_route SET status = $2 WHERE tenant_id = $1`, string(c.request.ID), string(to))
+	return err
+}
