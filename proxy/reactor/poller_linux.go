@@ -24,9 +24,11 @@ const ErrAgain = syscall.EAGAIN
 
 const (
 	batchSize = 512
-	// longestMoment is for how many milliseconds the thread may wait as if it were at work: for so long a collection of
-	// garbage may have to wait for it.
-	longestMoment = 1
+	// longestMoment is for how many milliseconds the thread may wait as if it were at work. It is longer than the kernel's
+	// own tick, because a timer that would be the processor's next one has to be programmed at each wait, which in a
+	// virtual machine costs more than the wait. Whoever needs the world to stop, as a collection of garbage does, sends
+	// the thread a signal, which ends the wait at once.
+	longestMoment = 50
 	wakerSlot     = 1<<32 - 1 // that of no socket
 	eventfdMode   = syscall.O_NONBLOCK | syscall.O_CLOEXEC
 )
