@@ -108,6 +108,7 @@ type Limits struct {
 type Pool struct {
 	IdleTimeout        time.Duration `mapstructure:"idle_timeout"`
 	Lifetime           time.Duration `mapstructure:"lifetime"`
+	TenantsSeen        int           `mapstructure:"tenants_seen"`
 	Quantum            time.Duration `mapstructure:"quantum"`
 	PreparedStatements int           `mapstructure:"prepared_statements"`
 }
@@ -141,7 +142,7 @@ func Default() *Config {
 			Drain:           30 * time.Second,
 		},
 		Limits:  Limits{Clients: 10000, Startups: 2000, LoginFailures: 20, MaxStatementBytes: 16 << 20, ClientStatements: 5000},
-		Pool:    Pool{IdleTimeout: 10 * time.Minute, Lifetime: time.Hour, Quantum: 20 * time.Millisecond, PreparedStatements: 200},
+		Pool:    Pool{IdleTimeout: 10 * time.Minute, Lifetime: time.Hour, TenantsSeen: 1000, Quantum: 20 * time.Millisecond, PreparedStatements: 200},
 		Metrics: Metrics{MaxTenants: 500},
 	}
 }

@@ -139,6 +139,7 @@ func (l Limits) validate(p *problems) {
 func (pool Pool) validate(p *problems) {
 	p.positive(pool.IdleTimeout, "pool.idle_timeout")
 	p.positive(pool.Lifetime, "pool.lifetime")
+	p.atLeast(0, pool.TenantsSeen, "pool.tenants_seen")
 	p.positive(pool.Quantum, "pool.quantum")
 	p.atLeast(1, pool.PreparedStatements, "pool.prepared_statements")
 }

@@ -58,7 +58,8 @@ type Conn struct {
 	place     element[*Conn] // in server.idle
 	inGroup   element[*Conn] // in group.idle, when it is shared
 	idleSince time.Time
-	doubtful  bool // to be checked before it is used; whoever leases the connection does, outside the mutex
+	seen      map[string]struct{} // tenants that it has been leased for, counted when there is a limit
+	doubtful  bool                // to be checked before it is used; whoever leases the connection does, outside the mutex
 }
 
 func newConn(dialed *pgconn.HijackedConn, p *targetPool, epoch int, o *Options) *Conn {
@@ -77,6 +78,9 @@ func newConn(dialed *pgconn.HijackedConn, p *targetPool, epoch int, o *Options) 
 		expiry:     now.Add(time.Duration(float64(o.Lifetime) * jitter)),
 	}
 	c.place.value, c.inGroup.value = c, c
+	if o.TenantsSeen > 0 && p.target.passes() {
+		c.seen = map[string]struct{}{p.target.Tenant: {}}
+	}
 	c.socket, _ = c.bare().(syscall.Conn)
 	return c
 }

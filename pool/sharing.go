@@ -150,6 +150,9 @@ func (s *server) move(c *Conn, heir *targetPool) {
 	p.size--
 	heir.size++
 	c.pool, c.epoch = heir, heir.epoch
+	if c.seen != nil {
+		c.seen[heir.target.Tenant] = struct{}{}
+	}
 	heir.adopt(s.life, c)
 	s.settle(p)
 }

@@ -38,6 +38,34 @@ func TestTargetsThatShareUseOneConnectionWithItsStateOneAfterTheOther(t *testing
 	}
 }
 
+func TestASharedConnectionThatHasServedSoManyTenantsIsClosed(t *testing.T) {
+	b := newBench(t, 1)
+	b.options.TenantsSeen = 3
+	set, targets := b.set(), b.sharing(4)
+	serve := func(which int) uint32 {
+		c := acquire(t, set, targets[which], 0)
+		defer c.Release()
+		return c.PID()
+	}
+	first := serve(0)
+	for _, which := range []int{0, 1, 0, 1} { // two tenants, however often
+		if pid := serve(which); pid != first {
+			t.Fatalf("tenant %d leased backend %d, not %d", which, pid, first)
+		}
+	}
+	if pid := serve(2); pid != first { // the third is its last
+		t.Errorf("the third tenant leased backend %d, not %d", pid, first)
+	}
+	second := serve(2)
+	if second == first {
+		t.Error("the connection serves on after its third tenant")
+	}
+	if pid := serve(3); pid != second {
+		t.Errorf("a new connection has already been closed after 2 tenants")
+	}
+	eventually(t, "one connection is left", func() bool { return b.backends() == 1 })
+}
+
 func TestOnlyTargetsThatAreSharedAndOfOneLoginShare(t *testing.T) {
 	b := newBench(t, 8)
 	set, shared := b.set(), b.sharing(1)[0]

@@ -104,6 +104,7 @@ func buildPools(config *configs.Config, p prepared, g *graph) (*pool.Set, error)
 		ConnectTimeout: config.Timeouts.Connect,
 		IdleTimeout:    config.Pool.IdleTimeout,
 		Lifetime:       config.Pool.Lifetime,
+		TenantsSeen:    config.Pool.TenantsSeen,
 		Quantum:        config.Pool.Quantum,
 		Metrics:        g.metrics,
 		Logger:         g.logger,
