@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -17,9 +19,33 @@ type ChangeRequest struct {
 	ID    registry.TenantID
 	Actor string // "": "cli_user"
 
-	Suspended   *bool                  // nil: stays as it is
-	DisplayName *string                // likewise
+	Transition  Transition             // "": the status stays as it is
+	DisplayName *string                // nil: likewise
 	Limits      func(*registry.Limits) // changes those that the tenant has; nil: none
+}
+
+// Transition is a step in a tenant's life that only the registry knows of. What it takes away it can give back.
+type Transition string
+
+// The transitions. Only an active tenant is served.
+const (
+	Suspend Transition = "suspend" // from active
+	Resume  Transition = "resume"  // from suspended
+	Delete  Transition = "delete"  // from active or suspended; the data stays until PurgeTenant
+	Restore Transition = "restore" // from deleted, to active
+)
+
+// leads is where a transition leads, and from where.
+type leads struct {
+	to   registry.Status
+	from []registry.Status
+}
+
+var transitions = map[Transition]leads{
+	Suspend: {registry.StatusSuspended, []registry.Status{registry.StatusActive}},
+	Resume:  {registry.StatusActive, []registry.Status{registry.StatusSuspended}},
+	Delete:  {registry.StatusDeleted, []registry.Status{registry.StatusActive, registry.StatusSuspended}},
+	Restore: {registry.StatusActive, []registry.Status{registry.StatusDeleted}},
 }
 
 // ChangeTenant changes what the request names, all or nothing, writes DocEX's audit columns and the audit trail, and returns
@@ -101,11 +127,9 @@ UPDATE docex_system.tenant_registry SET last_updated_at = $2, last_updated_by = 
 		id, c.timestamp(), c.request.Actor); err != nil {
 		return err
 	}
-	for _, verb := range []string{"update", "suspend", "resume"} {
-		if detail, ok := verbs[verb]; ok {
-			if err := registry.InsertEvent(ctx, c.tx, c.request.ID, verb, c.request.Actor, detail); err != nil {
-				return err
-			}
+	for _, verb := range slices.Sorted(maps.Keys(verbs)) {
+		if err := registry.InsertEvent(ctx, c.tx, c.request.ID, verb, c.request.Actor, verbs[verb]); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -147,21 +171,53 @@ UPDATE docex_system.tenant_route SET limits = limits - ARRAY['max_server_connect
 }
 
 func (c *change) writeStatus(ctx context.Context, now registry.Status, verbs map[string]any) error {
-	if c.request.Suspended == nil {
+	verb := c.request.Transition
+	if verb == "" {
 		return nil
 	}
-	verb, from, to := "resume", registry.StatusSuspended, registry.StatusActive
-	if *c.request.Suspended {
-		verb, from, to = "suspend", registry.StatusActive, registry.StatusSuspended
+	leads, known := transitions[verb]
+	switch {
+	case !known:
+		return invalid("there is no transition %q", verb)
+	case now == leads.to:
+		return nil
+	case !slices.Contains(leads.from, now):
+		return &ConflictError{Object: "tenant", Name: string(c.request.ID), Reason: fmt.Sprintf("is %s: it cannot be %s%s", now, leads.to, remedy(now))}
 	}
+	if verb == Restore {
+		if err := c.refuseLost(ctx); err != nil {
+			return err
+		}
+	}
+	verbs[string(verb)] = struct{}{}
+	_, err := c.tx.Exec(ctx, `UPDATE docex_system.tenant_route SET status = $2 WHERE tenant_id = $1`, string(c.request.ID), string(leads.to))
+	return err
+}
+
+// remedy says what brings a tenant out of a status in which little can be done with it.
+func remedy(now registry.Status) string {
 	switch now {
-	case to:
-		return nil
-	case from:
+	case registry.StatusProvisioning:
+		return "; `docexctl tenant create` of the same id finishes it"
+	case registry.StatusDeleted:
+		return "; `docexctl tenant restore` brings it back"
+	case registry.StatusSuspended:
+		return "; `docexctl tenant resume` serves it again"
 	default:
-		return &ConflictError{Object: "tenant", Name: string(c.request.ID), Reason: fmt.Sprintf("is %s: it cannot be %s", now, to)}
+		return ""
 	}
-	verbs[verb] = struct{}{}
-	_, err := c.tx.Exec(ctx, `UPDATE docex_system.tenant_route SET status = $2 WHERE tenant_id = $1`, string(c.request.ID), string(to))
+}
+
+// refuseLost refuses a tenant whose purge has begun, as far as this server can tell.
+func (c *change) refuseLost(ctx context.Context) error {
+	var lost bool
+	err := c.tx.QueryRow(ctx, `
+SELECT CASE WHEN isolation = 'database'
+            THEN NOT EXISTS (SELECT FROM pg_database WHERE datname = database_name) AND EXISTS (SELECT FROM pg_roles WHERE rolname = role_name)
+            ELSE database_name = current_database() AND to_regnamespace(quote_ident(schema_name)) IS NULL END
+  FROM docex_system.tenant_route JOIN docex_system.tenant_registry USING (tenant_id) WHERE tenant_id = $1`, string(c.request.ID)).Scan(&lost)
+	if err == nil && lost {
+		return &ConflictError{Object: "tenant", Name: string(c.request.ID), Reason: "has no data any more: `docexctl tenant delete --purge` finishes what has begun"}
+	}
 	return err
 }

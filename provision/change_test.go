@@ -17,13 +17,13 @@ func TestATenantIsSuspendedAndResumed(t *testing.T) {
 	s.create(t, "acme")
 	listener := connect(t, s.dsn)
 	execute(t, listener, "LISTEN docex_registry")
-	for _, suspended := range []bool{true, true, false, false} { // what is so already is no error
-		tenant, err := s.ChangeTenant(t.Context(), provision.ChangeRequest{ID: "acme", Actor: "admin", Suspended: &suspended})
+	for _, transition := range []provision.Transition{provision.Suspend, provision.Suspend, provision.Resume, provision.Resume} { // what is so already is no error
+		tenant, err := s.ChangeTenant(t.Context(), provision.ChangeRequest{ID: "acme", Actor: "admin", Transition: transition})
 		if err != nil {
 			t.Fatal(err)
 		}
 		want := registry.StatusActive
-		if suspended {
+		if transition == provision.Suspend {
 			want = registry.StatusSuspended
 		}
 		if tenant.Route.Status != want || tenant.LastUpdatedBy != "admin" || !tenant.LastUpdatedAt.After(tenant.CreatedAt) {
@@ -73,12 +73,11 @@ func TestChangesThatCannotBeAreRefusedAndChangeNothing(t *testing.T) {
 	execute(t, s.conn, `UPDATE docex_system.tenant_route SET status = 'deleted' WHERE tenant_id = 'gone'`)
 	execute(t, s.conn, `INSERT INTO docex_system.tenant_registry VALUES ('wild', 'Wild', false, 'schema', 'tenant_wild', NULL, now(), 'docex', now(), NULL)`)
 	before := s.snapshot(t)
-	suspend := pointer(true)
 	for id, want := range map[registry.TenantID]func(error) bool{
 		"nobody":                func(err error) bool { return errors.Is(err, provision.ErrNotFound) },
 		registry.SystemTenantID: isConflict, "wild": isConflict, "gone": isConflict,
 	} {
-		request := provision.ChangeRequest{ID: id, Suspended: suspend, DisplayName: pointer("new")}
+		request := provision.ChangeRequest{ID: id, Transition: provision.Suspend, DisplayName: pointer("new")}
 		if _, err := s.ChangeTenant(t.Context(), request); !want(err) {
 			t.Errorf("%s: %v", id, err)
 		}
@@ -88,7 +87,7 @@ func TestChangesThatCannotBeAreRefusedAndChangeNothing(t *testing.T) {
 		t.Errorf("a name that is too long: %v", err)
 	}
 	boom := errors.New("boom")
-	if _, err := s.failAfter("change the registry", func() error { return boom }).ChangeTenant(t.Context(), provision.ChangeRequest{ID: "acme", Suspended: suspend}); !errors.Is(err, boom) {
+	if _, err := s.failAfter("change the registry", func() error { return boom }).ChangeTenant(t.Context(), provision.ChangeRequest{ID: "acme", Transition: provision.Suspend}); !errors.Is(err, boom) {
 		t.Errorf("%v", err)
 	}
 	equal(t, before, s.snapshot(t))

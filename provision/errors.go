@@ -44,10 +44,13 @@ func (e *KeyMismatchError) Error() string {
 	return fmt.Sprintf("the password of role %q was not derived from this master key", e.Role)
 }
 
-func isPostgres(err error) bool {
-	_, ok := errors.AsType[*pgconn.PgError](err)
-	return ok
+// postgresError is what Postgres said, nil when the error is another's.
+func postgresError(err error) *pgconn.PgError {
+	pgErr, _ := errors.AsType[*pgconn.PgError](err)
+	return pgErr
 }
+
+func isPostgres(err error) bool { return postgresError(err) != nil }
 
 // hasCode reports whether the error came from Postgres with one of the SQLSTATEs.
 func hasCode(err error, codes ...string) bool {

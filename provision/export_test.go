@@ -23,3 +23,12 @@ func ForeignStepNames() []string {
 	}
 	return names
 }
+
+// PurgeStepNames lists the steps of PurgeTenant.
+func PurgeStepNames() []string {
+	var names []string
+	for _, s := range (&purge{}).steps() {
+		names = append(names, s.name)
+	}
+	return names
+}

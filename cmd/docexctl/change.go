@@ -28,20 +28,20 @@ func (c *cli) change(ctx context.Context, r provision.ChangeRequest, done string
 
 func (c *cli) tenantSuspendCommand() *cobra.Command {
 	return c.statusCommand("suspend", "Refuse a tenant's sessions, and end those that are open",
-		"suspend has proxies refuse the tenant with 55000 and end its sessions at once. Nothing of its data is touched.", true, "is suspended")
+		"suspend has proxies refuse the tenant with 55000 and end its sessions at once. Nothing of its data is touched.", provision.Suspend, "is suspended")
 }
 
 func (c *cli) tenantResumeCommand() *cobra.Command {
-	return c.statusCommand("resume", "Serve a suspended tenant again", "resume takes back what suspend did.", false, "is active")
+	return c.statusCommand("resume", "Serve a suspended tenant again", "resume takes back what suspend did.", provision.Resume, "is active")
 }
 
-func (c *cli) statusCommand(verb, short, long string, suspended bool, done string) *cobra.Command {
+func (c *cli) statusCommand(verb, short, long string, transition provision.Transition, done string) *cobra.Command {
 	var actor string
 	command := &cobra.Command{
 		Use: verb + " ID", Short: short, Long: long, Args: arguments(cobra.ExactArgs(1)),
 		RunE: func(command *cobra.Command, args []string) error {
 			// The id is not parsed: the registry decides, as for tenant show.
-			return c.change(command.Context(), provision.ChangeRequest{ID: registry.TenantID(args[0]), Actor: actor, Suspended: &suspended}, done)
+			return c.change(command.Context(), provision.ChangeRequest{ID: registry.TenantID(args[0]), Actor: actor, Transition: transition}, done)
 		},
 	}
 	command.Flags().StringVar(&actor, "by", "cli_user", "`NAME` of who does it, for the registry")
