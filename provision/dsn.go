@@ -41,3 +41,20 @@ func sslMode(c *pgconn.Config) string {
 		return "require"
 	}
 }
+
+// parameter finds one that pgconn does not keep in a DSN, a URL or libpq's keywords; "" where it is not there.
+func parameter(dsn, name string) string {
+	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
+		parsed, err := url.Parse(dsn)
+		if err != nil {
+			return ""
+		}
+		return parsed.Query().Get(name)
+	}
+	for _, word := range strings.Fields(dsn) {
+		if value, ok := strings.CutPrefix(word, name+"="); ok {
+			return strings.Trim(value, "'")
+		}
+	}
+	return ""
+}

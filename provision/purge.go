@@ -140,10 +140,8 @@ func (g *purge) dropDatabase(ctx context.Context) error {
 	if s.work.superuser { // who may end the sessions that are left
 		drop = []string{"DROP DATABASE IF EXISTS " + quote(g.database) + " WITH (FORCE)"}
 	}
-	for _, sql := range drop {
-		if err := s.exec(ctx, sql); err != nil {
-			return err
-		}
+	if err := s.each(ctx, drop...); err != nil {
+		return err
 	}
 	if !abroad {
 		return nil
@@ -225,8 +223,10 @@ SELECT rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrl
 		}
 		sql += "DROP OWNED BY " + role + ";\n" // large objects, default privileges
 	}
-	if g.superuser {
-		sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = " + quoteLiteral(g.role) + ";\n" + sql
+	if g.superuser && g.dryRun == nil {
+		if _, err := g.tx.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", g.role); err != nil {
+			return err
+		}
 	}
 	err := g.exec(ctx, sql+"DROP ROLE "+role)
 	if hasCode(err, dependentObjects) {

@@ -59,6 +59,16 @@ func (s *side) exec(ctx context.Context, sql string) error {
 	return err
 }
 
+// each runs statements outside of any transaction.
+func (s *side) each(ctx context.Context, statements ...string) error {
+	for _, sql := range statements {
+		if err := s.exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // lock takes an advisory lock for as long as the connection lives.
 func (s *side) lock(ctx context.Context, class int32, name string) error {
 	if s.conn == nil {

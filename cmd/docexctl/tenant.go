@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -13,9 +12,9 @@ import (
 )
 
 func (c *cli) tenantCommand() *cobra.Command {
-	command := group(&cobra.Command{Use: "tenant", Short: "Create, list, show, change and rotate tenants"})
+	command := group(&cobra.Command{Use: "tenant", Short: "Create, list, show, change, delete and rotate tenants"})
 	command.AddCommand(c.tenantCreateCommand(), c.tenantListCommand(), c.tenantShowCommand(), c.tenantUpdateCommand(),
-		c.tenantSuspendCommand(), c.tenantResumeCommand(), c.tenantRotateCommand())
+		c.tenantSuspendCommand(), c.tenantResumeCommand(), c.tenantDeleteCommand(), c.tenantRestoreCommand(), c.tenantRotateCommand())
 	return command
 }
 
@@ -177,18 +176,13 @@ func (c *cli) tenantShowCommand() *cobra.Command {
 		Short: "Show one tenant",
 		Args:  arguments(cobra.ExactArgs(1)),
 		RunE: func(command *cobra.Command, args []string) error {
-			return c.withStore(command.Context(), func(store *registry.Store) error {
-				// Not parsed: the system tenant can be shown, and ids that older versions of DocEX allowed.
-				tenant, err := store.Tenant(command.Context(), registry.TenantID(args[0]))
-				if errors.Is(err, registry.ErrNotFound) {
-					return fmt.Errorf("tenant '%s' %w; see `docexctl tenant list`", args[0], provision.ErrNotFound)
-				}
-				if err != nil {
-					return err
-				}
-				view := viewTenant(tenant)
-				return c.print(view, func(w io.Writer) { view.writeLines(w, fmt.Sprintf("Tenant '%s'", view.TenantID)) })
-			})
+			// Not parsed: the system tenant can be shown, and ids that older versions of DocEX allowed.
+			tenant, err := c.tenant(command.Context(), registry.TenantID(args[0]))
+			if err != nil {
+				return err
+			}
+			view := viewTenant(tenant)
+			return c.print(view, func(w io.Writer) { view.writeLines(w, fmt.Sprintf("Tenant '%s'", view.TenantID)) })
 		},
 	}
 }
