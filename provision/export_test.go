@@ -32,3 +32,12 @@ func PurgeStepNames() []string {
 	}
 	return names
 }
+
+// AdoptStepNames lists the steps of AdoptTenant.
+func AdoptStepNames() []string {
+	var names []string
+	for _, s := range (&adoption{creation: &creation{}}).steps() {
+		names = append(names, s.name)
+	}
+	return names
+}

@@ -77,6 +77,17 @@ func (w *work) createBusinessTables(ctx context.Context, schema string) error {
 	return w.exec(ctx, "SET LOCAL search_path = pg_catalog")
 }
 
+var businessTable = regexp.MustCompile(`(?m)^CREATE TABLE IF NOT EXISTS (\w+)`)
+
+// businessTableNames are the tables that the template creates.
+func businessTableNames() []string {
+	var names []string
+	for _, found := range businessTable.FindAllStringSubmatch(businessTables, -1) {
+		names = append(names, found[1])
+	}
+	return names
+}
+
 // quote makes an identifier of any name.
 func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
 

@@ -25,10 +25,12 @@ VALUES ($1, $2, $3, $4, nullif($5, ''), nullif($6, ''), $7, $8, $9, nullif($10, 
 	if t.Route == nil {
 		return nil
 	}
-	return insertRoute(ctx, tx, t.ID, t.Route)
+	return InsertRoute(ctx, tx, t.ID, t.Route)
 }
 
-func insertRoute(ctx context.Context, tx pgx.Tx, id TenantID, r *Route) error {
+// InsertRoute writes the row of tenant_route of a tenant that the registry has already. Version and UpdatedAt are ignored. The
+// error wraps a *pgconn.PgError, unique_violation where the tenant has a route, or another tenant the role.
+func InsertRoute(ctx context.Context, tx pgx.Tx, id TenantID, r *Route) error {
 	_, err := tx.Exec(ctx, `
 INSERT INTO docex_system.tenant_route (tenant_id, status, isolation, server, database_name, role_name,
        secret_generation, limits, schema_version)
