@@ -44,6 +44,9 @@ func (e *KeyMismatchError) Error() string {
 	return fmt.Sprintf("the password of role %q was not derived from this master key", e.Role)
 }
 
+func asConflict(err error) (*ConflictError, bool)    { return errors.AsType[*ConflictError](err) }
+func asMismatch(err error) (*KeyMismatchError, bool) { return errors.AsType[*KeyMismatchError](err) }
+
 // postgresError is what Postgres said, nil when the error is another's.
 func postgresError(err error) *pgconn.PgError {
 	pgErr, _ := errors.AsType[*pgconn.PgError](err)
