@@ -70,4 +70,7 @@ const (
 	duplicateDatabase   = "42P04"
 	dependentObjects    = "2BP01"
 	lockNotAvailable    = "55P03"
+	deadlockDetected    = "40P01"
+
+	serializationFailure = "40001"
 )

@@ -27,6 +27,7 @@ type TenantRequest struct {
 	Server         string             // the proxy's name of the tenant's server: in Options.Servers, or of DSN's; "": "main"
 	IfNotExists    bool               // answer with the tenant that is there instead of ErrExists
 	SchemaTemplate string             // "": "tenant_{tenant_id}"; must be the one that DocEX is configured with
+	Template       Template           // of the schema's tables; the zero value: DocEX's
 }
 
 // CreateTenant creates a tenant as DocEX would, and what DocEX does not have: a login role that is confined to the
@@ -71,6 +72,7 @@ type creation struct {
 	*work
 	*Provisioner
 	tenant   *registry.Tenant
+	template Template
 	verifier string // of the role's derived password; made before the transaction, since it takes a while
 
 	left   leftovers // what refuseExisting has found of a run that was killed
@@ -110,8 +112,10 @@ func newCreation(p *Provisioner, r TenantRequest) (*creation, error) {
 		return nil, err
 	}
 	now, role := p.timestamp(), RoleName(r.ID, schema)
+	r.Template = r.Template.orDefault()
 	return &creation{
 		Provisioner: p,
+		template:    r.Template,
 		verifier:    derivedVerifier(p.key, role, firstGeneration),
 		tenant: &registry.Tenant{
 			ID:          r.ID,
@@ -130,7 +134,7 @@ func newCreation(p *Provisioner, r TenantRequest) (*creation, error) {
 				Database:         r.Database, // "": the registry's
 				Role:             role,
 				SecretGeneration: firstGeneration,
-				SchemaVersion:    schemaVersion,
+				SchemaVersion:    r.Template.Version(),
 				Version:          1,
 				UpdatedAt:        now,
 			},
@@ -248,7 +252,7 @@ func (c *creation) createSchema(ctx context.Context) error {
 // them, and only pg_catalog and the schema itself are searched.
 func (c *creation) createTables(ctx context.Context) error {
 	return c.as(ctx, c.tenant.Route.Role, func(ctx context.Context) error {
-		return c.createBusinessTables(ctx, c.tenant.SchemaName)
+		return c.fill(ctx, c.template, c.tenant.SchemaName)
 	})
 }
 
@@ -326,7 +330,7 @@ SELECT has_database_privilege(r.oid, current_database(), 'CONNECT') AND has_data
 	switch {
 	case err != nil:
 		return err
-	case tables != businessTableCount:
+	case c.template.docex() && tables != businessTableCount:
 		return fmt.Errorf("role %q owns %d tables where it should own %d", c.tenant.Route.Role, tables, businessTableCount)
 	case !rights:
 		return fmt.Errorf("role %q did not get its rights: may %s grant on this database and on the schemas %s and public? "+

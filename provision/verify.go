@@ -20,6 +20,7 @@ import (
 type VerifyRequest struct {
 	IDs            []registry.TenantID // none: all
 	SchemaTemplate string              // as in TenantRequest
+	Template       Template            // likewise
 	Key            *secret.Key         // nil: passwords are not looked at
 }
 
@@ -158,7 +159,7 @@ func (v *verification) look(ctx context.Context, at place) error {
 	if err := w.start(ctx); err != nil {
 		return err
 	}
-	want, err := w.referenceCatalog(ctx)
+	want, err := w.referenceCatalog(ctx, v.request.Template.orDefault())
 	if err != nil {
 		return err
 	}
@@ -178,7 +179,7 @@ const referenceSchema = "docex_verify"
 type catalog map[string]bool
 
 // referenceCatalog makes the template's tables to see what they look like on this server.
-func (w *work) referenceCatalog(ctx context.Context) (catalog, error) {
+func (w *work) referenceCatalog(ctx context.Context, t Template) (catalog, error) {
 	if err := w.exec(ctx, "SAVEPOINT reference"); err != nil {
 		return nil, err
 	}
@@ -186,7 +187,7 @@ func (w *work) referenceCatalog(ctx context.Context) (catalog, error) {
 		if err := w.exec(ctx, "CREATE SCHEMA "+referenceSchema); err != nil {
 			return err
 		}
-		return w.createBusinessTables(ctx, referenceSchema)
+		return w.fill(ctx, t, referenceSchema)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("the template's tables: %w", err)
@@ -360,7 +361,7 @@ func (l *lookout) checkTables(ctx context.Context, t *registry.Tenant) error {
 		if more := len(lacks) - mostNamed; more > 0 {
 			text += fmt.Sprintf(" and %d more", more)
 		}
-		l.find(t.ID, "tables", "lacks, or has otherwise: "+text, "`docexctl tenant upgrade "+string(t.ID)+"` adds what is missing")
+		l.find(t.ID, "tables", "lacks, or has otherwise: "+text, "`docexctl tenant upgrade "+string(t.ID)+" --repair` creates tables and indexes that are missing")
 	}
 	var foreign int
 	var owners []string
