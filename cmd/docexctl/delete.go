@@ -41,7 +41,9 @@ deleted tenant again purges it once the grace period is over.
 
 It asks for the id to be typed again, unless --confirm says it.`,
 		Args: arguments(cobra.ExactArgs(1)),
-		RunE: func(command *cobra.Command, args []string) error { return c.tenantDelete(command.Context(), f, args[0]) },
+		RunE: func(command *cobra.Command, args []string) error {
+			return c.tenantDelete(command.Context(), f, args[0])
+		},
 	}
 	flags := command.Flags()
 	flags.StringVar(&f.confirm, "confirm", "", "the `ID` once more, instead of being asked for it")

@@ -50,11 +50,7 @@ func (c *cli) tenantRotate(ctx context.Context, f rotateFlags, args []string) er
 	}
 	rotate := func(id registry.TenantID) (rotatedTenant, error) {
 		result, err := provisioner.RotateTenant(ctx, provision.RotateRequest{ID: id, Actor: f.actor})
-		if is[*provision.KeyMismatchError](err) {
-			path, _ := c.keyPath() // loadKey has found it
-			err = keyMismatch(path, false, err)
-		}
-		return rotatedTenant{TenantID: string(id), Role: result.Role, SecretGeneration: result.Generation}, err
+		return rotatedTenant{TenantID: string(id), Role: result.Role, SecretGeneration: result.Generation}, c.explainKey(err)
 	}
 	if f.all {
 		return c.rotateAll(ctx, f.dryRun, rotate)

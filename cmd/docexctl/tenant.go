@@ -12,15 +12,17 @@ import (
 )
 
 func (c *cli) tenantCommand() *cobra.Command {
-	command := group(&cobra.Command{Use: "tenant", Short: "Create, list, show, change, delete and rotate tenants"})
+	command := group(&cobra.Command{Use: "tenant", Short: "Create, list, show, change, delete, adopt, verify, upgrade and rotate tenants"})
 	command.AddCommand(c.tenantCreateCommand(), c.tenantListCommand(), c.tenantShowCommand(), c.tenantUpdateCommand(),
-		c.tenantSuspendCommand(), c.tenantResumeCommand(), c.tenantDeleteCommand(), c.tenantRestoreCommand(), c.tenantRotateCommand())
+		c.tenantSuspendCommand(), c.tenantResumeCommand(), c.tenantDeleteCommand(), c.tenantRestoreCommand(), c.tenantRotateCommand(),
+		c.tenantAdoptCommand(), c.tenantVerifyCommand(), c.tenantUpgradeCommand())
 	return command
 }
 
 // tenantFlags are the flags of the verb tenant create.
 type tenantFlags struct {
 	id, displayName, createdBy, isolation, strategy, server, database, login string
+	schemaSQL                                                                string
 	ifNotExists, dryRun                                                      bool
 }
 
@@ -50,6 +52,7 @@ func (c *cli) tenantCreateCommand() *cobra.Command {
 	flags.StringVar(&f.database, "database", "", "`NAME` of the tenant's database, at isolation database (default: the schema's name)")
 	flags.StringVar(&f.server, "server", "", "the proxy's `NAME` of the server (default main); without a --server-dsn for it, the registry's own")
 	flags.StringVar(&f.login, "login", "", "create a login of this `NAME` for the tenant as well and print its password")
+	flags.StringVar(&f.schemaSQL, "schema-sql", "", "make its tables with the files in `DIR`, like 0001_tables.sql, instead of DocEX's")
 	flags.BoolVar(&f.ifNotExists, "if-not-exists", false, "succeed when the tenant exists")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print the SQL and change nothing")
 	return command
@@ -63,6 +66,9 @@ func (c *cli) tenantCreate(ctx context.Context, f tenantFlags, args []string) er
 	if request.SchemaTemplate, err = c.schemaTemplate(); err != nil {
 		return err
 	}
+	if request.Template, err = provision.LoadTemplate(f.schemaSQL); err != nil {
+		return err
+	}
 	key, err := c.loadKey()
 	if err != nil {
 		return err
@@ -72,12 +78,8 @@ func (c *cli) tenantCreate(ctx context.Context, f tenantFlags, args []string) er
 		return err
 	}
 	tenant, err := provisioner.CreateTenant(ctx, request)
-	if is[*provision.KeyMismatchError](err) {
-		path, _ := c.keyPath() // loadKey has found it
-		return keyMismatch(path, false, err)
-	}
 	if err != nil {
-		return err
+		return c.explainKey(err)
 	}
 	if f.dryRun {
 		return c.nothingChanged()
