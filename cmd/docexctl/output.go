@@ -1,11 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/docex-proxy/docex-proxy/registry"
 )
@@ -13,26 +17,58 @@ import (
 const (
 	formatTable = "table"
 	formatJSON  = "json"
+	formatYAML  = "yaml"
 )
 
 func (c *cli) checkOutput() error {
-	if c.output != formatTable && c.output != formatJSON {
-		return usagef("unknown output format %q: table or json", c.output)
+	if c.output != formatTable && c.output != formatJSON && c.output != formatYAML {
+		return usagef("unknown output format %q: table, json or yaml", c.output)
 	}
 	return nil
 }
 
-// print writes the value as JSON, or what table writes, its tabs aligned.
+// print writes the value as JSON or YAML, or what table writes, its tabs aligned.
 func (c *cli) print(value any, table func(io.Writer)) error {
-	if c.output == formatJSON {
-		encoder := json.NewEncoder(c.out)
-		encoder.SetEscapeHTML(false)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(value)
+	switch c.output {
+	case formatJSON:
+		return encodeJSON(c.out, value)
+	case formatYAML:
+		return encodeYAML(c.out, value)
 	}
 	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
 	table(w)
 	return w.Flush()
+}
+
+func encodeJSON(w io.Writer, value any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(value)
+}
+
+// encodeYAML has the same keys in the same order as encodeJSON: JSON is YAML, and only its style changes.
+func encodeYAML(w io.Writer, value any) error {
+	var text bytes.Buffer
+	if err := encodeJSON(&text, value); err != nil {
+		return err
+	}
+	var document yaml.Node
+	if err := yaml.Unmarshal(text.Bytes(), &document); err != nil {
+		return err
+	}
+	plain(&document)
+	encoder := yaml.NewEncoder(w)
+	encoder.SetIndent(2)
+	return errors.Join(encoder.Encode(&document), encoder.Close())
+}
+
+// plain takes the style of JSON off a node. A string keeps its tag, and so the quotes that it needs to stay one.
+func plain(node *yaml.Node) {
+	node.Style = 0
+	for _, child := range node.Content {
+		plain(child)
+	}
 }
 
 func (c *cli) warn(text string) {

@@ -15,14 +15,15 @@ func (c *cli) tenantCommand() *cobra.Command {
 	command := group(&cobra.Command{Use: "tenant", Short: "Create, list, show, change, delete, adopt, verify, upgrade and rotate tenants"})
 	command.AddCommand(c.tenantCreateCommand(), c.tenantListCommand(), c.tenantShowCommand(), c.tenantUpdateCommand(),
 		c.tenantSuspendCommand(), c.tenantResumeCommand(), c.tenantDeleteCommand(), c.tenantRestoreCommand(), c.tenantRotateCommand(),
-		c.tenantAdoptCommand(), c.tenantVerifyCommand(), c.tenantUpgradeCommand())
+		c.tenantApplyCommand(), c.tenantAdoptCommand(), c.tenantVerifyCommand(), c.tenantUpgradeCommand())
 	return command
 }
 
 // tenantFlags are the flags of the verb tenant create.
 type tenantFlags struct {
 	id, displayName, createdBy, isolation, strategy, server, database, login string
-	schemaSQL                                                                string
+	schemaSQL, from                                                          string
+	parallel                                                                 int
 	ifNotExists, dryRun                                                      bool
 }
 
@@ -53,12 +54,20 @@ func (c *cli) tenantCreateCommand() *cobra.Command {
 	flags.StringVar(&f.server, "server", "", "the proxy's `NAME` of the server (default main); without a --server-dsn for it, the registry's own")
 	flags.StringVar(&f.login, "login", "", "create a login of this `NAME` for the tenant as well and print its password")
 	flags.StringVar(&f.schemaSQL, "schema-sql", "", "make its tables with the files in `DIR`, like 0001_tables.sql, instead of DocEX's")
+	flags.StringVar(&f.from, "from", "", "create those in `FILE` that are not there yet, in YAML as for tenant apply, or one ID a line; - is standard input")
+	flags.IntVar(&f.parallel, "parallel", defaultParallel, "with --from, `N` tenants at a time")
 	flags.BoolVar(&f.ifNotExists, "if-not-exists", false, "succeed when the tenant exists")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print the SQL and change nothing")
 	return command
 }
 
 func (c *cli) tenantCreate(ctx context.Context, f tenantFlags, args []string) error {
+	if f.from != "" {
+		if len(args) > 0 || f.id != "" || f.displayName != "" || f.isolation != "" || f.strategy != "" || f.server != "" || f.database != "" || f.login != "" {
+			return usagef("--from FILE says it all: name no tenant, and nothing of one, beside it")
+		}
+		return c.tenantApply(ctx, applyFlags{file: f.from, actor: f.createdBy, schemaSQL: f.schemaSQL, parallel: f.parallel, dryRun: f.dryRun, createOnly: true})
+	}
 	request, err := f.request(args)
 	if err != nil {
 		return err
