@@ -17,8 +17,8 @@ import (
 )
 
 func (c *cli) loginCommand() *cobra.Command {
-	command := group(&cobra.Command{Use: "login", Short: "Create the logins with which clients reach the proxy"})
-	command.AddCommand(c.loginCreateCommand())
+	command := group(&cobra.Command{Use: "login", Short: "Create, list, rotate and delete the logins with which clients reach the proxy"})
+	command.AddCommand(c.loginCreateCommand(), c.loginListCommand(), c.loginRotateCommand(), c.loginDeleteCommand())
 	return command
 }
 

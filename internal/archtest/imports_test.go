@@ -25,8 +25,8 @@ var rooms = map[string]room{
 		why:  "the command only wires; it speaks no protocol and no SQL",
 	},
 	"cmd/docexctl": {
-		ours: []string{"configs", "registry", "provision", "internal/buildinfo", "internal/secret"},
-		why:  "docexctl works on Postgres and never needs the data path",
+		ours: []string{"configs", "registry", "provision", "router", "internal/buildinfo", "internal/secret"},
+		why:  "docexctl works on Postgres and never needs the data path; what the proxy would decide, the router says",
 	},
 	"proxy": {
 		ours: []string{"proxy/reactor", "proxy/relay", "router", "pool", "metrics", "registry", "internal/scram"},
@@ -82,7 +82,7 @@ type library struct {
 // libraries are the prefixes of import paths; the longest that fits an import decides.
 var libraries = map[string]library{
 	"github.com/jackc/pgx/v5":                    {[]string{"registry", "provision", "internal/pgtest", "e2e", "e2e/bench", "e2e/churn", "e2e/compat", "e2e/isolation", "examples/pgx"}, "SQL is for these; the proxy itself speaks the protocol"},
-	"github.com/jackc/pgx/v5/pgconn":             {[]string{"registry", "provision", "pool", "pool/slots", "internal/pgtest", "e2e", "e2e/bench", "e2e/churn", "e2e/compat", "e2e/isolation"}, "pool dials and authenticates with pgconn, and takes the connection out of it"},
+	"github.com/jackc/pgx/v5/pgconn":             {[]string{"cmd/docexctl", "registry", "provision", "pool", "pool/slots", "internal/pgtest", "e2e", "e2e/bench", "e2e/churn", "e2e/compat", "e2e/isolation"}, "pool dials and authenticates with pgconn, and takes the connection out of it; docexctl reads a client's DSN as a driver does"},
 	"github.com/jackc/pgx/v5/pgproto3":           {nil, "two families of message types must not meet: the proxy's is pgproto3/v2"},
 	"github.com/jackc/pgproto3/v2":               {[]string{"proxy"}, "messages are decoded where sessions begin, and nowhere on the hot path"},
 	"github.com/jackc/puddle/v2":                 {[]string{"pool"}, "pooling is decided in one place"},
