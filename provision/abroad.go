@@ -23,7 +23,7 @@ func (p *Provisioner) at(server string) (there *Provisioner, abroad bool) {
 		return p, false
 	}
 	other := *p
-	other.dsn = dsn
+	other.dsn, other.idle = dsn, nil
 	return &other, true
 }
 

@@ -46,14 +46,20 @@ type Options struct {
 	// with CREATEROLE and CREATEDB. Which database of the server is named does not matter.
 	Servers map[string]string
 
+	// Idle is how many connections to DSN's database are kept for the next request, until Close. A server process that has
+	// worked on one tenant has the catalogs at hand for the next: with one for each request, creating tenants takes half
+	// as long again.
+	Idle int
+
 	// DryRun, when set, gets each statement that changes something, without verifiers, and every transaction is
 	// rolled back at its end. Its locks are real while it runs. What a transaction could not take back is not
 	// run at all, only handed over.
 	DryRun func(statement string)
 }
 
-// A Provisioner opens one connection for each request. It is safe for concurrent use.
+// A Provisioner opens one connection for each request, unless Options.Idle has it keep some. It is safe for concurrent use.
 type Provisioner struct {
+	idle    chan *pgx.Conn // nobody's transaction is on one
 	dsn     string
 	servers map[string]string
 	key     secret.Key
@@ -67,6 +73,9 @@ type Provisioner struct {
 // New returns a Provisioner. It does not connect.
 func New(o Options) *Provisioner {
 	p := &Provisioner{dsn: o.DSN, servers: o.Servers, key: o.Key, logger: o.Logger, now: o.Now, dryRun: o.DryRun}
+	if o.DryRun == nil {
+		p.idle = make(chan *pgx.Conn, max(0, o.Idle))
+	}
 	if p.logger == nil {
 		p.logger = slog.New(slog.DiscardHandler)
 	}
@@ -74,6 +83,42 @@ func New(o Options) *Provisioner {
 		p.now = time.Now
 	}
 	return p
+}
+
+// Close closes the connections that are kept. No request may be under way.
+func (p *Provisioner) Close(ctx context.Context) {
+	for {
+		select {
+		case conn := <-p.idle:
+			closeDetached(ctx, conn)
+		default:
+			return
+		}
+	}
+}
+
+// lease returns a connection for a request, and what ends it. A transaction leaves nothing on one: its settings, roles and
+// locks are its own.
+func (p *Provisioner) lease(ctx context.Context) (*pgx.Conn, func(), error) {
+	var conn *pgx.Conn
+	select {
+	case conn = <-p.idle:
+	default:
+		var err error
+		if conn, err = p.connect(ctx, ""); err != nil {
+			return nil, nil, err
+		}
+	}
+	return conn, func() {
+		if !conn.IsClosed() && conn.PgConn().TxStatus() == 'I' {
+			select {
+			case p.idle <- conn:
+				return
+			default:
+			}
+		}
+		closeDetached(ctx, conn)
+	}, nil
 }
 
 // timestamp is the present as Postgres can store it.
@@ -87,11 +132,11 @@ type step struct {
 
 // transact connects, runs the steps that begin returns in one transaction, and commits it.
 func (p *Provisioner) transact(ctx context.Context, begin func(*work) []step) error {
-	conn, err := p.connect(ctx, "")
+	conn, done, err := p.lease(ctx)
 	if err != nil {
 		return err
 	}
-	defer closeDetached(ctx, conn)
+	defer done()
 	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)

@@ -94,10 +94,11 @@ func (c *cli) tenantApply(ctx context.Context, f applyFlags) error {
 	if err != nil {
 		return err
 	}
-	provisioner, err := c.provisioner(key, false)
+	provisioner, err := c.provisionerFor(key, false, f.parallel)
 	if err != nil {
 		return err
 	}
+	defer provisioner.Close(ctx)
 	outcome := c.carryOut(ctx, provisioner, plan, f.parallel)
 	return joinErrors(c.printPlan(plan), outcome.err("as the file says"))
 }

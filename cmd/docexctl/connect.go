@@ -84,6 +84,11 @@ func (c *cli) loadKey() (secret.Key, error) {
 
 // provisioner returns one for the database. With dryRun it prints statements instead of changing anything.
 func (c *cli) provisioner(key secret.Key, dryRun bool) (*provision.Provisioner, error) {
+	return c.provisionerFor(key, dryRun, 0)
+}
+
+// provisionerFor returns one that so many requests at a time are made of, for whoever closes it.
+func (c *cli) provisionerFor(key secret.Key, dryRun bool, parallel int) (*provision.Provisioner, error) {
 	dsn, err := c.database()
 	if err != nil {
 		return nil, err
@@ -92,7 +97,7 @@ func (c *cli) provisioner(key secret.Key, dryRun bool) (*provision.Provisioner, 
 	if err != nil {
 		return nil, err
 	}
-	options := provision.Options{DSN: dsn, Servers: servers, Key: key}
+	options := provision.Options{DSN: dsn, Servers: servers, Key: key, Idle: parallel}
 	if dryRun {
 		options.DryRun = func(statement string) { fmt.Fprintln(c.out, statement) }
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"sync"
 
@@ -20,8 +21,9 @@ type upgradeFlags struct {
 	all, repair, dryRun      bool
 }
 
-// defaultParallel is how many tenants are worked on at a time.
-const defaultParallel = 4
+// defaultParallel is how many tenants are worked on at a time: a server is as busy with each as one of its processors can
+// be, and more of them than processors only wait for each other.
+var defaultParallel = max(2, runtime.NumCPU())
 
 func (c *cli) tenantUpgradeCommand() *cobra.Command {
 	var f upgradeFlags
@@ -80,10 +82,11 @@ func (c *cli) tenantUpgrade(ctx context.Context, f upgradeFlags, args []string) 
 	if err != nil {
 		return err
 	}
-	provisioner, err := c.provisioner(key, f.dryRun)
+	provisioner, err := c.provisionerFor(key, f.dryRun, f.parallel)
 	if err != nil {
 		return err
 	}
+	defer provisioner.Close(ctx)
 	upgrade := func(ctx context.Context, id string) (upgradedTenant, error) {
 		result, err := provisioner.UpgradeTenant(ctx, provision.UpgradeRequest{ID: registry.TenantID(id), Actor: f.actor, Template: template, Repair: f.repair})
 		return upgradedTenant{TenantID: id, From: result.From, To: result.To, Files: result.Files}, err
