@@ -67,8 +67,9 @@ func (p *Provisioner) AdoptTenant(ctx context.Context, r AdoptRequest) (*registr
 // adoption is one run of AdoptTenant.
 type adoption struct {
 	*creation
-	request AdoptRequest
-	former  []string // who owned the schema, and what is in it
+	request  AdoptRequest
+	former   []string // who owned the schema, and what is in it
+	outdated bool     // its tables are of an older DocEX
 }
 
 func (a *adoption) steps() []step {
@@ -205,7 +206,7 @@ func (a *adoption) registerRoute(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if complete { // and what an upgrade finds missing all the same it adds
+	if complete && !a.outdated { // and what an upgrade finds missing all the same it adds
 		t.Route.SchemaVersion = schemaVersion
 	}
 	if err := registry.InsertRoute(ctx, a.tx, t.ID, t.Route); err != nil {

@@ -38,7 +38,7 @@ type diagnosis struct {
 }
 
 // coreTables are those by which DocEX's tenants are known.
-var coreTables = []string{"docbasket", "document", "document_metadata", "file_history", "operations"}
+var coreTables = []string{"docbasket", "document", "document_metadata", "operations", "doc_events"}
 
 func (d *diagnosis) registry(ctx context.Context) error {
 	for _, look := range []func(context.Context) error{d.systemTenant, d.strays, d.traces, d.triggers, d.logins} {

@@ -82,7 +82,7 @@ func TestWhatIsNotAsItShouldBeIsFound(t *testing.T) {
 		`DELETE FROM docex_system.tenant_route WHERE tenant_id = 'acme'`:                                          `acme route: has no route`,
 		`INSERT INTO docex_system.tenant_registry VALUES ('my-tenant', 'x', false, 'schema', 'tenant_my_tenant', NULL, now(), 'docex', now(), NULL)`: `my-tenant registry: Tenant ID must contain only`,
 		`CREATE SCHEMA tenant_stray; CREATE TABLE tenant_stray.docbasket (); CREATE TABLE tenant_stray.document (); CREATE TABLE tenant_stray.document_metadata ();
-		 CREATE TABLE tenant_stray.file_history (); CREATE TABLE tenant_stray.operations ()`: ` schema: schema "tenant_stray" has a tenant's tables`,
+		 CREATE TABLE tenant_stray.doc_events (); CREATE TABLE tenant_stray.operations ()`: ` schema: schema "tenant_stray" has a tenant's tables`,
 		`DELETE FROM docex_system.tenant_registry WHERE is_system`:                 ` registry: has no row of the system tenant`,
 		`ALTER TABLE docex_system.tenant_route DISABLE TRIGGER docex_proxy_notify`: ` registry: changes of docex_system.tenant_route are not told`,
 		`INSERT INTO docex_system.proxy_login VALUES ('idle', 'x')`:                ` login: login 'idle' has no tenant`,
