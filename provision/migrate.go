@@ -49,6 +49,13 @@ type MigrationStep struct {
 //
 // Errors: *InvalidRequestError, ErrNotInitialised.
 func (p *Provisioner) PlanMigration(ctx context.Context, r MigrateRequest) ([]MigrationStep, error) {
+	if r.Isolation == registry.IsolationDatabase {
+		return nil, invalid("a tenant is migrated where it is, in a schema: that takes isolation role, slot or trusted, not database")
+	}
+	withDefault(&r.Isolation, registry.IsolationRole)
+	if err := checkIsolation(TenantRequest{Isolation: r.Isolation}); err != nil {
+		return nil, err
+	}
 	var m *migration
 	quiet := *p
 	quiet.dryRun = nil
@@ -334,9 +341,6 @@ func (m *migration) refuseCollisions() {
 func (p *Provisioner) enrol(ctx context.Context, r MigrateRequest, s MigrationStep) error {
 	if err := checkText("actor", r.Actor); err != nil {
 		return err
-	}
-	if r.Isolation == registry.IsolationDatabase {
-		return invalid("a tenant is migrated where it is, in a schema: that takes isolation role, slot or trusted, not database")
 	}
 	return p.transact(ctx, func(w *work) []step {
 		a := &adoption{request: AdoptRequest{ID: s.ID, Actor: r.Actor, Isolation: r.Isolation, KeepAccess: r.KeepAccess}}

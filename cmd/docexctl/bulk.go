@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,8 +17,10 @@ import (
 // bulk is one thing that is done to many tenants.
 type bulk struct {
 	what     string // "upgraded", for people
+	noun     string // what the names are of; "": tenant
 	parallel int
 	fatal    func(error) bool // after such an error nothing more is begun; nil: none is
+	budget   int              // after more failures than that nothing more is begun either; 0: no bound
 }
 
 // bulkOutcome is what has become of it.
@@ -54,8 +57,8 @@ func (c *cli) bulk(ctx context.Context, b bulk, names []string, do func(ctx cont
 				outcome.done++
 				return nil
 			}
-			outcome.failed = append(outcome.failed, fmt.Errorf("tenant '%s': %w", name, err))
-			stopped = stopped || b.fatal != nil && b.fatal(err)
+			outcome.failed = append(outcome.failed, fmt.Errorf("%s '%s': %w", cmp.Or(b.noun, "tenant"), name, err))
+			stopped = stopped || b.fatal != nil && b.fatal(err) || b.budget > 0 && len(outcome.failed) > b.budget
 			return nil
 		})
 	}

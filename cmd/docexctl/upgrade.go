@@ -17,7 +17,7 @@ import (
 // upgradeFlags are the flags of the verb tenant upgrade.
 type upgradeFlags struct {
 	actor, schemaSQL, canary string
-	parallel                 int
+	parallel, budget         int
 	all, repair, dryRun      bool
 }
 
@@ -41,6 +41,7 @@ A template is a directory of files like 0001_tables.sql, 0002_more.sql. Each mus
 	flags := command.Flags()
 	flags.BoolVar(&f.all, "all", false, "upgrade all tenants that are active or suspended")
 	flags.IntVar(&f.parallel, "parallel", defaultParallel, "`N` tenants at a time")
+	flags.IntVar(&f.budget, "max-failures", 0, "with --all, begin nothing more after more than `N` failures (default: no bound)")
 	flags.StringVar(&f.canary, "canary", "", "the tenant `ID` that goes first (default: the oldest that is not up to date)")
 	flags.StringVar(&f.schemaSQL, "schema-sql", "", "the template is the files in `DIR`, not DocEX's tables")
 	flags.BoolVar(&f.repair, "repair", false, "run all files again, for what has gone missing")
@@ -133,7 +134,7 @@ func (c *cli) upgradeAll(ctx context.Context, f upgradeFlags, latest int, upgrad
 	if len(outcome.failed) > 0 {
 		return fmt.Errorf("the canary failed, and nothing else was begun: %w", outcome.failed[0])
 	}
-	rest := c.bulk(ctx, bulk{what: "upgraded", parallel: f.parallel}, names[len(first):], do)
+	rest := c.bulk(ctx, bulk{what: "upgraded", parallel: f.parallel, budget: f.budget}, names[len(first):], do)
 	rest.done += outcome.done
 	rest.skipped += outcome.skipped
 	if f.dryRun {
