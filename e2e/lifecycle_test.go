@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -202,5 +203,61 @@ func TestQueriesAreBoundedWhateverTheTenantSets(t *testing.T) {
 	occupy(t, idle)
 	if code := endedWith(t, takeOver(t, idle), 5*time.Second); code != "25P03" {
 		t.Errorf("an idle transaction ended with %q", code)
+	}
+}
+
+// A tenant's whole life: deleted with its sessions open, restored with its data, archived and purged, and gone.
+func TestADeletedTenantIsCutOffRestoredAndPurged(t *testing.T) {
+	s := theSite(t)
+	for _, level := range []string{"slot"} { // where there is most to take back
+		t.Run(level, func(t *testing.T) {
+			id := "life_deleted_" + level
+			a := s.tenant(t, id, "--isolation", level)
+			session := s.proxy.connect(t, a)
+			query(t, session, "CREATE TABLE kept AS SELECT 42 AS n; SELECT 1")
+			query(t, session, "BEGIN; UPDATE kept SET n = 0 RETURNING n")
+			open := takeOver(t, session)
+			idle := takeOver(t, s.proxy.connect(t, a))
+			bystander := s.proxy.connect(t, s.tenant(t, "life_a"))
+
+			var deleted struct{ Status string }
+			s.mustDocexctl(t, &deleted, "tenant", "delete", id, "--confirm", id)
+			deadline := time.Now().Add(time.Second)
+			for name, w := range map[string]*wire{"in a transaction": open, "idle": idle} {
+				if code := endedWith(t, w, max(time.Until(deadline), 10*time.Millisecond)); code != "57P01" {
+					t.Errorf("%s: ended with %s", name, code)
+				}
+			}
+			if refusal := s.proxy.refused(t, a); refusal.Code != "55000" {
+				t.Errorf("a new session: %s %s", refusal.Code, refusal.Message)
+			}
+
+			var restored struct{ Route struct{ Status string } }
+			s.mustDocexctl(t, &restored, "tenant", "restore", id)
+			var again *pgx.Conn
+			eventually(t, time.Second, "it is served again", func() bool {
+				conn, err := pgx.ConnectConfig(bounded(t), configure(t, s.proxy.dsn(a)))
+				again = conn
+				return err == nil
+			})
+			expect(t, again, "SELECT n FROM kept", "42")
+
+			archive := filepath.Join(t.TempDir(), "tenant.dump")
+			var purged struct {
+				Status  string
+				Archive struct{ Tables, Rows int }
+			}
+			s.mustDocexctl(t, &purged, "tenant", "delete", id, "--confirm", id, "--archive", archive, "--purge")
+			if purged.Status != "purged" || purged.Archive.Tables != 12 || purged.Archive.Rows != 1 {
+				t.Errorf("%+v", purged)
+			}
+			if refusal := s.proxy.refused(t, a); refusal.Code != "28P01" {
+				t.Errorf("a session of nobody: %s %s", refusal.Code, refusal.Message)
+			}
+			if left := query(t, s.direct(t), "SELECT count(*) FROM pg_roles WHERE rolname = 'tenant_"+id+"'"); left != "0" {
+				t.Error("its role is left")
+			}
+			expect(t, bystander, "SELECT 'alive'", "alive")
+		})
 	}
 }

@@ -151,8 +151,8 @@ func (s *site) mustDocexctl(t *testing.T, result any, arguments ...string) {
 	}
 }
 
-// tenant returns the account of a tenant, which is created when the site has none of this id.
-func (s *site) tenant(t *testing.T, id string) account {
+// tenant returns the account of a tenant, which is created, with further flags, when the site has none of this id.
+func (s *site) tenant(t *testing.T, id string, flags ...string) account {
 	t.Helper()
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -163,7 +163,7 @@ func (s *site) tenant(t *testing.T, id string) account {
 		Schema string `json:"schema_name"`
 		Login  struct{ Login, Password string }
 	}
-	s.mustDocexctl(t, &created, "tenant", "create", id, "--display-name", "Tenant "+id, "--created-by", "e2e", "--login", id+"_app")
+	s.mustDocexctl(t, &created, append([]string{"tenant", "create", id, "--display-name", "Tenant " + id, "--created-by", "e2e", "--login", id + "_app"}, flags...)...)
 	a := account{tenant: id, login: created.Login.Login, password: created.Login.Password, schema: created.Schema}
 	s.accounts[id] = a
 	return a
