@@ -28,7 +28,7 @@ func (p *Provisioner) RotateLogin(ctx context.Context, name, password, actor str
 	return password, nil
 }
 
-// DeleteLogin deletes a login. Sessions that are open stay until they end.
+// DeleteLogin deletes a login. Its open sessions are ended by the proxies.
 //
 // Errors: *InvalidRequestError, ErrNotFound, ErrNotInitialised.
 func (p *Provisioner) DeleteLogin(ctx context.Context, name, actor string) error {

@@ -96,7 +96,7 @@ func (c *cli) loginDeleteCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "delete NAME",
 		Short: "Delete a login",
-		Long:  "delete has proxies refuse the login. Open sessions stay until they end.",
+		Long:  "delete has proxies refuse the login and end its open sessions.",
 		Args:  arguments(cobra.ExactArgs(1)),
 		RunE: func(command *cobra.Command, args []string) error {
 			provisioner, err := c.provisioner(secret.Key{}, false)
