@@ -77,6 +77,9 @@ func (w *work) createBusinessTables(ctx context.Context, schema string) error {
 	return w.exec(ctx, "SET LOCAL search_path = pg_catalog")
 }
 
+// Tables are the statements that create DocEX's tables in the schema that search_path names.
+func Tables() string { return businessTables }
+
 var businessTable = regexp.MustCompile(`(?m)^CREATE TABLE IF NOT EXISTS (\w+)`)
 
 // businessTableNames are the tables that the template creates.

@@ -9,11 +9,15 @@ import (
 
 	"github.com/docex-proxy/docex-proxy/internal/secret"
 	"github.com/docex-proxy/docex-proxy/provision"
+	"github.com/docex-proxy/docex-proxy/provision/sqlite"
 	"github.com/docex-proxy/docex-proxy/registry"
 )
 
 // change runs one change of a tenant, and shows what it is then.
 func (c *cli) change(ctx context.Context, r provision.ChangeRequest, done string) error {
+	if done, err := c.files(func(i sqlite.Installation) error { return c.filesChange(ctx, i, r, done) }); done {
+		return err
+	}
 	provisioner, err := c.provisioner(secret.Key{}, false) // the registry alone is written to
 	if err != nil {
 		return err

@@ -15,12 +15,12 @@ const backupSuffix = ".v2"
 
 // convertConfig makes the file of a DocEX 2 one of DocEX 3, comments kept, and leaves the old one beside it. A file that is
 // converted already stays as it is.
-func (c *cli) convertConfig() error {
+func (c *cli) convertConfig(strategy string) error {
 	before, err := os.ReadFile(c.docexConfig)
 	if err != nil {
 		return err
 	}
-	after, err := convertedConfig(before)
+	after, err := convertedConfig(before, strategy)
 	if err != nil {
 		return fmt.Errorf("DocEX's configuration %s: %w", c.docexConfig, err)
 	}
@@ -55,7 +55,7 @@ func writeNew(path string, text []byte, mode fs.FileMode) error {
 }
 
 // convertedConfig is a configuration of DocEX 2 as DocEX 3 wants it, nil for one that is so.
-func convertedConfig(text []byte) ([]byte, error) {
+func convertedConfig(text []byte, strategy string) ([]byte, error) {
 	var document yaml.Node
 	if err := yaml.Unmarshal(text, &document); err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func convertedConfig(text []byte) ([]byte, error) {
 	}{
 		{[]string{"config_version"}, "1", false},
 		{[]string{"multi_tenancy", "enabled"}, "true", false},
-		{[]string{"multi_tenancy", "isolation_strategy"}, "schema", false},
+		{[]string{"multi_tenancy", "isolation_strategy"}, strategy, false},
 		{[]string{"multi_tenancy", "bootstrap_tenant", "id"}, "_docex_system_", false},
 		{[]string{"multi_tenancy", "bootstrap_tenant", "schema"}, systemSchema, false},
 		{[]string{"security", "multi_tenancy_model"}, "row_level", true},

@@ -15,6 +15,7 @@ import (
 
 	"github.com/docex-proxy/docex-proxy/internal/secret"
 	"github.com/docex-proxy/docex-proxy/provision"
+	"github.com/docex-proxy/docex-proxy/provision/sqlite"
 	"github.com/docex-proxy/docex-proxy/registry"
 )
 
@@ -86,6 +87,9 @@ func (c *cli) tenantDelete(ctx context.Context, f deleteFlags, text string) erro
 	if f.grace < 0 {
 		return usagef("--grace is no time: %v", f.grace)
 	}
+	if done, err := c.files(func(i sqlite.Installation) error { return c.filesDelete(ctx, i, f, id) }); done {
+		return err
+	}
 	tenant, err := c.tenant(ctx, id)
 	if err != nil {
 		return err
@@ -133,8 +137,35 @@ func (c *cli) tenantDelete(ctx context.Context, f deleteFlags, text string) erro
 	return c.print(view, view.write)
 }
 
+// tenants reads all.
+func (c *cli) tenants(ctx context.Context) (tenants []*registry.Tenant, err error) {
+	done, err := c.files(func(i sqlite.Installation) error {
+		return c.withFiles(ctx, i, func(r *sqlite.Registry) error {
+			tenants, err = r.Tenants(ctx)
+			return err
+		})
+	})
+	if done {
+		return tenants, err
+	}
+	err = c.withStore(ctx, func(store *registry.Store) error {
+		tenants, err = store.Tenants(ctx)
+		return err
+	})
+	return tenants, err
+}
+
 // tenant reads one, with an error that says how to find the others.
 func (c *cli) tenant(ctx context.Context, id registry.TenantID) (tenant *registry.Tenant, err error) {
+	done, err := c.files(func(i sqlite.Installation) error {
+		return c.withFiles(ctx, i, func(r *sqlite.Registry) error {
+			tenant, err = r.Tenant(ctx, id)
+			return err
+		})
+	})
+	if done {
+		return tenant, err
+	}
 	err = c.withStore(ctx, func(store *registry.Store) error {
 		tenant, err = store.Tenant(ctx, id)
 		if errors.Is(err, registry.ErrNotFound) {

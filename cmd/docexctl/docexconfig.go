@@ -17,13 +17,17 @@ const systemSchema = "docex_system"
 // DocEX's business and is not looked at.
 type docexConfig struct {
 	Database struct {
-		Type       string         `yaml:"type"`
+		Type   string `yaml:"type"`
+		SQLite struct {
+			PathTemplate string `yaml:"path_template"`
+		} `yaml:"sqlite"`
 		Postgres   docexPostgres  `yaml:"postgres"`
 		Postgresql *docexPostgres `yaml:"postgresql"` // for the connection DocEX prefers it to postgres
 	} `yaml:"database"`
 	MultiTenancy struct {
 		BootstrapTenant struct {
-			Schema string `yaml:"schema"`
+			Schema       string `yaml:"schema"`
+			DatabasePath string `yaml:"database_path"`
 		} `yaml:"bootstrap_tenant"`
 	} `yaml:"multi_tenancy"`
 }
@@ -57,7 +61,7 @@ func readDocexConfig(path string) (*docexConfig, error) {
 
 func (c *docexConfig) check() error {
 	if t := c.Database.Type; t != "postgres" && t != "postgresql" {
-		return fmt.Errorf("database.type is %q; the proxy is for postgres", t)
+		return fmt.Errorf("database.type is %q; this verb, as the proxy, is for postgres", t)
 	}
 	for key, schema := range map[string]string{
 		"database.postgres.system_schema":       c.Database.Postgres.SystemSchema,

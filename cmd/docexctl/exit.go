@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/docex-proxy/docex-proxy/provision"
+	"github.com/docex-proxy/docex-proxy/provision/sqlite"
 	"github.com/docex-proxy/docex-proxy/registry"
 )
 
@@ -43,9 +44,9 @@ func exitCode(err error) int {
 		return exitPartlyDone
 	case is[*usageError](err), is[*registry.InvalidTenantIDError](err), is[*provision.InvalidRequestError](err):
 		return exitUsage
-	case errors.Is(err, registry.ErrNotFound), errors.Is(err, provision.ErrNotFound):
+	case errors.Is(err, registry.ErrNotFound), errors.Is(err, provision.ErrNotFound), errors.Is(err, sqlite.ErrNotFound):
 		return exitNotFound
-	case errors.Is(err, provision.ErrExists), is[*provision.ConflictError](err):
+	case errors.Is(err, provision.ErrExists), is[*provision.ConflictError](err), errors.Is(err, sqlite.ErrExists), is[*sqlite.StateError](err):
 		return exitConflict
 	default:
 		return exitFailed

@@ -13,6 +13,7 @@ import (
 
 	"github.com/docex-proxy/docex-proxy/internal/secret"
 	"github.com/docex-proxy/docex-proxy/provision"
+	"github.com/docex-proxy/docex-proxy/provision/sqlite"
 )
 
 // initFlags are the flags of the verb init.
@@ -51,6 +52,9 @@ const hardeningBreaks = `psql's \du, \drds, \l+ and \db+, pg_notify() (the state
 	`whole database (-n SCHEMA works), and monitoring without grants of its own`
 
 func (c *cli) initialise(ctx context.Context, f initFlags) error {
+	if done, err := c.files(func(i sqlite.Installation) error { return c.filesInit(ctx, i, f) }); done {
+		return err
+	}
 	path, err := c.keyPath()
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/docex-proxy/docex-proxy/provision"
+	"github.com/docex-proxy/docex-proxy/provision/sqlite"
 	"github.com/docex-proxy/docex-proxy/registry"
 )
 
@@ -64,6 +65,9 @@ func (c *cli) migrateTenants(ctx context.Context, f migrateFlags) error {
 	if f.writeConfig && c.docexConfig == "" {
 		return usagef("--write-config needs --docex-config FILE")
 	}
+	if done, err := c.files(func(i sqlite.Installation) error { return c.filesMigrate(ctx, i, f) }); done {
+		return err
+	}
 	request := provision.MigrateRequest{Actor: f.actor, Isolation: registry.Isolation(f.isolation), KeepAccess: f.keepAccess, Rename: f.rename}
 	var err error
 	if request.SchemaTemplate, err = c.schemaTemplate(); err != nil {
@@ -92,7 +96,7 @@ func (c *cli) migrateTenants(ctx context.Context, f migrateFlags) error {
 	outcome := c.migrateEach(ctx, provisioner, request, steps, views)
 	err = joinErrors(c.printMigration(views), outcome.err("tenants of DocEX 3 now"))
 	if f.writeConfig {
-		err = joinErrors(err, c.convertConfig())
+		err = joinErrors(err, c.convertConfig("schema"))
 	}
 	return err
 }

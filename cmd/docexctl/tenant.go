@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/docex-proxy/docex-proxy/provision"
+	"github.com/docex-proxy/docex-proxy/provision/sqlite"
 	"github.com/docex-proxy/docex-proxy/registry"
 )
 
@@ -15,7 +16,7 @@ func (c *cli) tenantCommand() *cobra.Command {
 	command := group(&cobra.Command{Use: "tenant", Short: "Create, list, show, change, delete, adopt, verify, upgrade and rotate tenants"})
 	command.AddCommand(c.tenantCreateCommand(), c.tenantListCommand(), c.tenantShowCommand(), c.tenantUpdateCommand(),
 		c.tenantSuspendCommand(), c.tenantResumeCommand(), c.tenantDeleteCommand(), c.tenantRestoreCommand(), c.tenantRotateCommand(),
-		c.tenantApplyCommand(), c.tenantAdoptCommand(), c.tenantVerifyCommand(), c.tenantUpgradeCommand())
+		c.tenantApplyCommand(), c.tenantImportCommand(), c.tenantAdoptCommand(), c.tenantVerifyCommand(), c.tenantUpgradeCommand())
 	return command
 }
 
@@ -62,6 +63,9 @@ func (c *cli) tenantCreateCommand() *cobra.Command {
 }
 
 func (c *cli) tenantCreate(ctx context.Context, f tenantFlags, args []string) error {
+	if done, err := c.files(func(i sqlite.Installation) error { return c.filesCreate(ctx, i, f, args) }); done {
+		return err
+	}
 	if f.from != "" {
 		if len(args) > 0 || f.id != "" || f.displayName != "" || f.isolation != "" || f.strategy != "" || f.server != "" || f.database != "" || f.login != "" {
 			return usagef("--from FILE says it all: name no tenant, and nothing of one, beside it")
@@ -170,13 +174,11 @@ func (c *cli) tenantListCommand() *cobra.Command {
 		Short: "List all tenants, the oldest first",
 		Args:  arguments(cobra.NoArgs),
 		RunE: func(command *cobra.Command, _ []string) error {
-			return c.withStore(command.Context(), func(store *registry.Store) error {
-				tenants, err := store.Tenants(command.Context())
-				if err != nil {
-					return err
-				}
-				return c.printTenants(tenants)
-			})
+			tenants, err := c.tenants(command.Context())
+			if err != nil {
+				return err
+			}
+			return c.printTenants(tenants)
 		},
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/docex-proxy/docex-proxy/provision"
+	"github.com/docex-proxy/docex-proxy/provision/sqlite"
 	"github.com/docex-proxy/docex-proxy/registry"
 )
 
@@ -70,6 +71,9 @@ have left, at the registry's triggers, the roles of the proxy and logins that no
 func (c *cli) examine(ctx context.Context, schemaSQL string, ids []string,
 	run func(*provision.Provisioner, context.Context, provision.VerifyRequest) ([]provision.Finding, error),
 ) error {
+	if done, err := c.files(func(i sqlite.Installation) error { return c.filesExamine(ctx, i, ids) }); done {
+		return err
+	}
 	var request provision.VerifyRequest
 	for _, id := range ids {
 		request.IDs = append(request.IDs, registry.TenantID(id)) // not parsed: the registry decides, as for tenant show

@@ -25,7 +25,7 @@ var rooms = map[string]room{
 		why:  "the command only wires; it speaks no protocol and no SQL",
 	},
 	"cmd/docexctl": {
-		ours: []string{"configs", "registry", "provision", "router", "internal/buildinfo", "internal/secret"},
+		ours: []string{"configs", "registry", "provision", "provision/sqlite", "router", "internal/buildinfo", "internal/secret"},
 		why:  "docexctl works on Postgres and never needs the data path; what the proxy would decide, the router says",
 	},
 	"proxy": {
@@ -52,9 +52,10 @@ var rooms = map[string]room{
 		why:  "the pool cannot ask who a tenant is: its targets come complete",
 	},
 	"provision": {
-		ours: []string{"registry", "internal/secret", "internal/scram"},
+		ours: []string{"registry", "provision/sqlite", "internal/secret", "internal/scram"},
 		why:  "all DDL is here, and nothing of the data path",
 	},
+	"provision/sqlite":   {ours: []string{"registry"}, why: "DocEX's files; it knows nothing of Postgres"},
 	"metrics":            {why: "a leaf: everything that is measured may import it"},
 	"configs":            {why: "a leaf: only commands see a configuration"},
 	"internal/localpg":   {why: "it runs programs; it knows nothing of what they are for"},
@@ -91,6 +92,7 @@ var libraries = map[string]library{
 	"golang.org/x/sync":                          {[]string{"cmd/docex-proxy", "cmd/docexctl", "e2e/bench", "e2e/churn"}, "goroutines that fail together are the command's"},
 	"github.com/prometheus/client_golang":        {[]string{"metrics", "cmd/docex-proxy"}, "the others count with verbs of metrics.Metrics; the command makes the registry object"},
 	"github.com/vbauerster/mpb/v8":               {[]string{"cmd/docexctl"}, "a bar is for people"},
+	"modernc.org/sqlite":                         {[]string{"provision/sqlite"}, "files of SQLite are one room's"},
 	"github.com/spf13/viper":                     {[]string{"configs"}, "configuration is read in one place"},
 	"github.com/go-viper/mapstructure/v2":        {[]string{"configs"}, "viper's decoder"},
 	"go.yaml.in/yaml/v3":                         {[]string{"configs", "cmd/docexctl"}, "the proxy's configuration, and DocEX's"},
