@@ -168,7 +168,7 @@ func (w wantedTenant) compare(is *registry.Tenant, actor string) *plannedTenant 
 	}
 	if w.Limits != nil && w.Limits.limits() != is.Route.Limits {
 		change.Limits = func(limits *registry.Limits) { *limits = w.Limits.limits() }
-		p.Changes = append(p.Changes, fmt.Sprintf("limits %+v", w.Limits.limits()))
+		p.Changes = append(p.Changes, "limits "+w.Limits.String())
 	}
 	if change.DisplayName != nil || change.Limits != nil {
 		p.steps = append(p.steps, change)

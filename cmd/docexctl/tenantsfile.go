@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -36,6 +37,21 @@ type wantedLimits struct {
 
 func (l wantedLimits) limits() registry.Limits {
 	return registry.Limits{MaxServerConnections: l.MaxServerConnections, MaxClients: l.MaxClients, PoolMode: l.PoolMode}
+}
+
+// String names those that are not the proxy's, as the file does.
+func (l wantedLimits) String() string {
+	var words []string
+	if l.MaxServerConnections > 0 {
+		words = append(words, fmt.Sprintf("max_server_connections %d", l.MaxServerConnections))
+	}
+	if l.MaxClients > 0 {
+		words = append(words, fmt.Sprintf("max_clients %d", l.MaxClients))
+	}
+	if l.PoolMode != "" {
+		words = append(words, "pool_mode "+string(l.PoolMode))
+	}
+	return cmp.Or(strings.Join(words, " "), "the proxy's")
 }
 
 // readTenants reads a file of tenants: YAML, or one tenant a line, as ID or ID,DISPLAY NAME. "-" is standard input, YAML

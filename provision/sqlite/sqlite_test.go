@@ -103,7 +103,7 @@ func TestFilesAreAsDocEXMakesThem(t *testing.T) {
 			t.Errorf("%s: %q, want %q", path, got, expected)
 		}
 	}
-	if got := lines(t, systemFile, `SELECT tenant_id || ', ' || is_system || ', ' || isolation_strategy || ', ' || database_path || ', ' || created_by FROM tenant_registry ORDER BY 1`); !slices.Equal(got,
+	if got := lines(t, systemFile, `SELECT tenant_id || ', ' || is_system || ', ' || isolation_strategy || ', ' || database_path || ', ' || created_by || coalesce(last_updated_by, '') FROM tenant_registry ORDER BY 1`); !slices.Equal(got,
 		[]string{"_docex_system_, 1, database, storage/_docex_system_/docex.db, system", "acme, 0, database, " + acmeFile + ", admin"}) {
 		t.Errorf("%q", got)
 	}

@@ -145,7 +145,9 @@ ON CONFLICT (tenant_id) DO UPDATE SET status = ?2, version = version + 1, update
 func (r *Registry) change(ctx context.Context, id registry.TenantID, verb, actor string, run func(*sql.Tx) error) error {
 	return within(ctx, r.db, func(tx *sql.Tx) error {
 		stamp := r.now().Format(timeLayout)
-		result, err := tx.ExecContext(ctx, `UPDATE tenant_registry SET last_updated_at = ?, last_updated_by = ? WHERE tenant_id = ? AND NOT is_system`, stamp, actor, string(id))
+		result, err := tx.ExecContext(ctx, `
+UPDATE tenant_registry SET last_updated_at = CASE WHEN ?4 THEN last_updated_at ELSE ?1 END, last_updated_by = CASE WHEN ?4 THEN last_updated_by ELSE ?2 END
+ WHERE tenant_id = ?3 AND NOT is_system`, stamp, actor, string(id), verb == "create") // which has written them
 		if err != nil {
 			return err
 		}
