@@ -16,14 +16,20 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/docex-proxy/docex-proxy/provision/sqlite"
 	"github.com/docex-proxy/docex-proxy/registry"
 )
+
+// Source is a tenant's file: package sqlite has it. Rows come by their first column, in the order of its bytes, their values
+// as text, nil for NULL.
+type Source interface {
+	Columns(ctx context.Context, table string) ([]string, error)
+	Rows(ctx context.Context, table string, columns []string, each func(values []*string) error) error
+}
 
 // ImportRequest asks for the rows of a tenant of DocEX on SQLite.
 type ImportRequest struct {
 	ID    registry.TenantID // must exist here, with DocEX's tables, empty
-	File  string            // the SQLite file, which is only read
+	From  Source            // only read
 	Actor string            // "": "cli_user"
 }
 
@@ -33,7 +39,7 @@ type ImportResult struct {
 	Rows   int64
 }
 
-// ImportTenant copies all rows of DocEX's tables from a SQLite file, in one transaction as the tenant's role, and compares
+// ImportTenant copies all rows of DocEX's tables from a file, in one transaction as the tenant's role, and compares
 // the number and a checksum of each table's rows, value by value, before it commits. Columns that the file lacks get their
 // defaults; what the file has beside DocEX's tables is not copied.
 //
@@ -43,11 +49,6 @@ func (p *Provisioner) ImportTenant(ctx context.Context, r ImportRequest) (Import
 		return ImportResult{}, err
 	}
 	withDefault(&r.Actor, defaultCreatedBy)
-	file, err := sqlite.OpenFile(r.File)
-	if err != nil {
-		return ImportResult{}, err
-	}
-	defer file.Close()
 	_, config, err := p.tenantConfig(ctx, r.ID)
 	if err != nil {
 		return ImportResult{}, err
@@ -57,7 +58,7 @@ func (p *Provisioner) ImportTenant(ctx context.Context, r ImportRequest) (Import
 		return ImportResult{}, err
 	}
 	defer closeDetached(ctx, conn)
-	i := &importation{request: r, file: file}
+	i := &importation{request: r, file: r.From}
 	if err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return i.run(ctx, tx) }); err != nil {
 		return ImportResult{}, err
 	}
@@ -78,7 +79,7 @@ func (p *Provisioner) ImportTenant(ctx context.Context, r ImportRequest) (Import
 // importation is one run of ImportTenant.
 type importation struct {
 	request ImportRequest
-	file    *sqlite.File
+	file    Source
 	result  ImportResult
 }
 

@@ -34,6 +34,16 @@ func sqliteFile(t *testing.T, statements ...string) string {
 	return path
 }
 
+func open(t *testing.T, path string) *sqlite.File {
+	t.Helper()
+	file, err := sqlite.OpenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	return file
+}
+
 const (
 	basket   = `INSERT INTO docbasket VALUES ('b1', 'Körbe', NULL, '{"a": [1, 2,  3]}', 'active', '2026-01-02 03:04:05.678901', '2026-01-02 03:04:05')`
 	document = `WITH RECURSIVE numbers (value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM numbers WHERE value < 3000)
@@ -47,7 +57,7 @@ func TestATenantOnSQLiteIsImportedValueByValue(t *testing.T) {
 	s := newInitialisedSite(t)
 	s.create(t, "acme")
 	file := sqliteFile(t, basket, document, metadata, processor, "CREATE TABLE own (n)", "ALTER TABLE file_history DROP COLUMN internal_path")
-	result, err := s.ImportTenant(t.Context(), provision.ImportRequest{ID: "acme", File: file})
+	result, err := s.ImportTenant(t.Context(), provision.ImportRequest{ID: "acme", From: open(t, file)})
 	if err != nil || result != (provision.ImportResult{Tables: 11, Rows: 3003}) {
 		t.Fatal(result, err)
 	}
@@ -64,7 +74,7 @@ func TestATenantOnSQLiteIsImportedValueByValue(t *testing.T) {
 	if got := lines(t, s.conn, `SELECT detail::text FROM docex_system.tenant_event WHERE verb = 'import'`); !slices.Equal(got, []string{`{"rows": 3003, "tables": 11}`}) {
 		t.Errorf("%q", got)
 	}
-	if _, err := s.ImportTenant(t.Context(), provision.ImportRequest{ID: "acme", File: file}); !isConflict(err) {
+	if _, err := s.ImportTenant(t.Context(), provision.ImportRequest{ID: "acme", From: open(t, file)}); !isConflict(err) {
 		t.Errorf("imported twice: %v", err)
 	}
 }
@@ -83,7 +93,7 @@ func TestAnImportIsWholeOrNotAtAll(t *testing.T) {
 		"too long":            {basket, "UPDATE docbasket SET status = '" + strings.Repeat("x", 60) + "'"},
 		"invalid byte sequen": {basket, "UPDATE docbasket SET name = CAST(x'ff00' AS TEXT)"},
 	} {
-		_, err := s.ImportTenant(t.Context(), provision.ImportRequest{ID: "acme", File: sqliteFile(t, statements...)})
+		_, err := s.ImportTenant(t.Context(), provision.ImportRequest{ID: "acme", From: open(t, sqliteFile(t, statements...))})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		}
@@ -91,10 +101,10 @@ func TestAnImportIsWholeOrNotAtAll(t *testing.T) {
 			t.Errorf("%s: %q is left", want, got)
 		}
 	}
-	if _, err := s.ImportTenant(t.Context(), provision.ImportRequest{ID: "nobody", File: sqliteFile(t)}); !errors.Is(err, provision.ErrNotFound) {
+	if _, err := s.ImportTenant(t.Context(), provision.ImportRequest{ID: "nobody", From: open(t, sqliteFile(t))}); !errors.Is(err, provision.ErrNotFound) {
 		t.Error(err)
 	}
-	if _, err := s.ImportTenant(t.Context(), provision.ImportRequest{ID: "acme", File: "none.db"}); !errors.Is(err, os.ErrNotExist) {
+	if _, err := sqlite.OpenFile("none.db"); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
 	equal(t, before, s.snapshot(t))

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/docex-proxy/docex-proxy/provision"
+	"github.com/docex-proxy/docex-proxy/provision/sqlite"
 	"github.com/docex-proxy/docex-proxy/registry"
 )
 
@@ -44,7 +45,12 @@ func (c *cli) tenantImport(ctx context.Context, f importFlags, id string) error 
 	if err != nil {
 		return err
 	}
-	result, err := provisioner.ImportTenant(ctx, provision.ImportRequest{ID: registry.TenantID(id), File: f.file, Actor: f.actor})
+	file, err := sqlite.OpenFile(f.file)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	result, err := provisioner.ImportTenant(ctx, provision.ImportRequest{ID: registry.TenantID(id), From: file, Actor: f.actor})
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ var rooms = map[string]room{
 		why:  "the pool cannot ask who a tenant is: its targets come complete",
 	},
 	"provision": {
-		ours: []string{"registry", "provision/sqlite", "internal/secret", "internal/scram"},
+		ours: []string{"registry", "internal/secret", "internal/scram"},
 		why:  "all DDL is here, and nothing of the data path",
 	},
 	"provision/sqlite":   {ours: []string{"registry"}, why: "DocEX's files; it knows nothing of Postgres"},
