@@ -66,6 +66,7 @@ type Auth struct {
 	RequireUserContext bool     `mapstructure:"require_user_context"`
 	AllowTrusted       bool     `mapstructure:"allow_trusted"` // serve tenants at isolation level trusted
 	Trust              []string `mapstructure:"trust"`         // logins without a password, from loopback only
+	Admins             []string `mapstructure:"admins"`        // logins that may use the console
 }
 
 // TLS is for the clients' side. Without a certificate there is none.
@@ -130,7 +131,7 @@ func Default() *Config {
 		Registry: Registry{CacheSize: 10000, TTL: time.Minute, NegativeTTL: 5 * time.Second, MaxStale: 10 * time.Minute},
 		Servers:  map[string]Server{},
 		Identity: Identity{UserSuffix: true},
-		Auth:     Auth{Trust: []string{}},
+		Auth:     Auth{Trust: []string{}, Admins: []string{}},
 		Timeouts: Timeouts{
 			Startup:         10 * time.Second,
 			Authentication:  10 * time.Second,

@@ -104,6 +104,7 @@ func (c *Config) validateClients(p *problems) {
 		p.check(c.TLS.CertFile != "", "identity.sni_domain", "needs tls.cert_file: there is no server name without TLS")
 	}
 	p.check(!slices.Contains(c.Auth.Trust, ""), "auth.trust", "holds an empty name")
+	p.check(!slices.Contains(c.Auth.Admins, ""), "auth.admins", "holds an empty name")
 	p.check(c.TLS.CertFile != "" || c.TLS.KeyFile == "", "tls.cert_file", "has to be set when tls.key_file is")
 	p.check(c.TLS.KeyFile != "" || c.TLS.CertFile == "", "tls.key_file", "has to be set when tls.cert_file is")
 	p.check(!c.TLS.Required || c.TLS.CertFile != "", "tls.required", "needs tls.cert_file")

@@ -38,8 +38,10 @@ type site struct {
 	dsn       string // of the superuser, without the proxy
 	key       string // path of the master key
 	config    string // path of the proxies' configuration
-	proxy     *proxy
-	runAs     *syscall.SysProcAttr // of the proxies; nil: as the tests
+
+	bossPassword string // of the login "boss", an administrator
+	proxy        *proxy
+	runAs        *syscall.SysProcAttr // of the proxies; nil: as the tests
 
 	mutex    sync.Mutex // guards what follows
 	accounts map[string]account
@@ -100,6 +102,12 @@ func (s *site) start(ctx context.Context, cluster *localpg.Cluster) error {
 	if err := s.configure(initialised.RegistryDSN); err != nil {
 		return err
 	}
+	var boss struct{ Password string }
+	output, code = s.docexctl("login", "create", "boss", "--all-tenants", "-o", "json")
+	if err := json.Unmarshal([]byte(output), &boss); err != nil || code != 0 {
+		return fmt.Errorf("docexctl login create: exit code %d, %w: %s", code, err, output)
+	}
+	s.bossPassword = boss.Password
 	s.proxy, err = s.launchProxy("shared", nil)
 	return err
 }
@@ -112,6 +120,7 @@ registry:
 master_key_file: %s
 servers:
   main: {host: %s, port: %d, sslmode: disable, max_connections: %d}
+auth: {admins: [boss]}
 timeouts: {drain: 5s}
 `, registryDSN, s.key, s.cluster.Host(), s.cluster.Port(), budget)), 0o600)
 }

@@ -21,6 +21,7 @@ const (
 	ReasonTimeout        = "timeout"
 	ReasonLimit          = "limit"
 	ReasonShutdown       = "shutdown"
+	ReasonKilled         = "killed"
 	ReasonServer         = "server_unreachable"
 	ReasonRegistry       = "registry_unreachable"
 	ReasonSetting        = "setting"

@@ -144,6 +144,44 @@ func (t *tenants) makeRoom() bool {
 	return true
 }
 
+// TenantFigures is what one tenant's series say.
+type TenantFigures struct {
+	Name                         string
+	Sessions                     int
+	Transactions, Received, Sent int64
+	Waited                       time.Duration
+}
+
+// Tenants lists those with series of their own, and the others together, in no particular order.
+func (m *Metrics) Tenants() []TenantFigures {
+	if m == nil {
+		return nil
+	}
+	t := m.tenants
+	t.mutex.RLock()
+	defer t.mutex.RUnlock()
+	all := make([]TenantFigures, 0, len(t.known)+1)
+	others := TenantFigures{Name: otherTenant}
+	for name, entry := range t.known {
+		if entry.counters == &t.other {
+			others.Sessions += entry.sessions
+			continue
+		}
+		all = append(all, entry.counters.figures(name, entry.sessions))
+	}
+	if rest := t.other.figures(otherTenant, others.Sessions); rest != (TenantFigures{Name: otherTenant}) {
+		all = append(all, rest)
+	}
+	return all
+}
+
+func (t *Tenant) figures(name string, sessions int) TenantFigures {
+	return TenantFigures{
+		Name: name, Sessions: sessions, Transactions: t.transactions.Load(), Received: t.received.Load(), Sent: t.sent.Load(),
+		Waited: time.Duration(t.waitedNanos.Load()),
+	}
+}
+
 // Describe implements prometheus.Collector.
 func (t *tenants) Describe(descs chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{t.sessions, t.transactions, t.received, t.sent, t.waited} {

@@ -19,6 +19,7 @@ import (
 // The ways in which this room ends or refuses a session by its own decision.
 var (
 	errShutdown           = errors.New("the proxy is shutting down")
+	errKilled             = errors.New("an administrator has ended the tenant's sessions")
 	errTooManyClients     = errors.New("too many client connections")
 	errTooManyStartups    = errors.New("too many client connections are logging in")
 	errTenantClients      = errors.New("too many sessions of this tenant")
@@ -97,6 +98,7 @@ var refusals = map[error]verdict{
 // own maps this room's decisions.
 var own = map[error]verdict{
 	errShutdown:            {code: "57P01", message: "terminating connection due to administrator command", reason: metrics.ReasonShutdown},
+	errKilled:              {code: "57P01", message: "terminating connection due to administrator command", reason: metrics.ReasonKilled},
 	errTooManyClients:      {code: "53300", message: "too many client connections", hint: "limits.clients bounds them.", reason: metrics.ReasonLimit},
 	errTooManyStartups:     {code: "53300", message: "too many client connections are logging in", hint: "Try again in a moment; limits.startups bounds them.", reason: metrics.ReasonLimit},
 	errTenantClients:       {code: "53300", message: "too many sessions of this tenant", hint: "limits.tenant_clients bounds them, or max_clients of the tenant itself.", reason: metrics.ReasonLimit},

@@ -21,6 +21,11 @@ type routeFinder interface {
 	Route(ctx context.Context, start router.Startup) (router.Route, error)
 }
 
+// loginFinder reads logins; registry.Cache has it. One that is not there is registry.ErrNotFound.
+type loginFinder interface {
+	Login(ctx context.Context, name string) (*registry.Login, error)
+}
+
 // acquirer leases server connections; pool.Set has it. Ask is for those who must not wait.
 type acquirer interface {
 	Acquire(ctx context.Context, target pool.Target, limit int) (*pool.Conn, error)
@@ -36,6 +41,12 @@ type Options struct {
 	Rotated func(ctx context.Context, id registry.TenantID, generation int) bool
 	Metrics *metrics.Metrics
 	Logger  *slog.Logger
+
+	// Console serves the logins in Admins, which Logins knows, when they ask for database docex_admin or pgbouncer. nil:
+	// there is none.
+	Console console
+	Admins  []string
+	Logins  loginFinder
 
 	// Reactors is how many threads carry the sessions of clients without TLS; 0: goroutines carry them all. More than 0
 	// needs HasReactors.

@@ -40,6 +40,7 @@ type Server struct {
 	clients  int
 	startups int
 	tenants  map[registry.TenantID]map[*session]struct{} // sessions past their login
+	consoles map[*session]struct{}                       // administrators'
 	draining bool
 }
 
@@ -51,7 +52,7 @@ func New(o Options) *Server {
 		o: o, mockSecret: secret, known: &knownParameters{}, throttle: newThrottle(o.LoginFailures, time.Now),
 		births:  relay.NewBirths(),
 		cancels: cancelTable{held: make(map[uint32]*cancelEntry)},
-		tenants: make(map[registry.TenantID]map[*session]struct{}),
+		tenants: make(map[registry.TenantID]map[*session]struct{}), consoles: make(map[*session]struct{}),
 	}
 }
 
@@ -265,6 +266,7 @@ func (s *Server) drain(stop context.CancelCauseFunc) {
 	s.mu.Lock()
 	s.draining = true
 	s.mu.Unlock()
+	s.endConsoles()
 	for _, session := range s.concerned("*") {
 		session.driver().drain()
 	}

@@ -79,6 +79,9 @@ func (s *session) logIn() error {
 		return s.server.cancel(ctx, said.cancel)
 	}
 	s.startKey = startKey{relay.NewPairs(said.Parameters), said.ServerName}
+	if s.wantsConsole(said.Startup) {
+		return s.administer(ctx, said.Startup)
+	}
 	route, err := s.o.Router.Route(ctx, said.Startup)
 	if err != nil {
 		return err

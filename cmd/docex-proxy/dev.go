@@ -95,6 +95,7 @@ func dev(ctx context.Context, f devFlags, stdout, stderr io.Writer) (err error) 
 	}
 	config.Registry.DSN, config.MasterKeyFile = configs.Secret(made.registryDSN), keyFile
 	config.Auth.ExposeTenantErrors, config.Timeouts.Drain = true, devDrain
+	config.Auth.Admins = []string{devAdmin}
 
 	credentials := newCredentials(made, clients.Addr(), addressOf(status), cluster)
 	if err := credentials.write(filepath.Join(dir, "credentials.json")); err != nil {
@@ -150,6 +151,9 @@ func addressOf(listener net.Listener) net.Addr {
 	return listener.Addr()
 }
 
+// devAdmin is the login that may use the console.
+const devAdmin = "admin"
+
 // devLogin is a login that dev has made, with the one tenant it is for; the registry's name of none is all of them.
 type devLogin struct {
 	tenant         registry.TenantID
@@ -192,7 +196,7 @@ func provisionDev(ctx context.Context, dsn, keyFile string, tenants []registry.T
 	if made.app, err = createDevLogin(ctx, p, key, provision.LoginRequest{Name: "app", AllTenants: true}); err != nil {
 		return devMade{}, err
 	}
-	made.admin, err = createDevLogin(ctx, p, key, provision.LoginRequest{Name: "admin", AllTenants: true})
+	made.admin, err = createDevLogin(ctx, p, key, provision.LoginRequest{Name: devAdmin, AllTenants: true})
 	return made, err
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/docex-proxy/docex-proxy/internal/localpg"
 	"github.com/docex-proxy/docex-proxy/internal/secret"
+	"github.com/docex-proxy/docex-proxy/proxy"
 )
 
 // credentials is credentials.json: all that a program needs to use what dev has made.
@@ -55,7 +56,7 @@ type adminLogin struct {
 	DSN string `json:"dsn"`
 }
 
-const adminDatabase = "docex_admin"
+const adminDatabase = proxy.ConsoleDatabase
 
 func newCredentials(made devMade, clients, status net.Addr, cluster *localpg.Cluster) credentials {
 	host, port := reachable(clients)

@@ -31,6 +31,7 @@ type graph struct {
 	cache       *registry.Cache
 	pools       *pool.Set
 	proxy       *proxy.Server
+	console     *console
 
 	registryReached atomic.Bool
 	reached         chan struct{} // closed when registryReached turns true
@@ -122,8 +123,12 @@ func buildProxy(config *configs.Config, p prepared, g *graph) *proxy.Server {
 		AllowTrusted:       config.Auth.AllowTrusted,
 		PoolRole:           poolRole,
 	})
+	g.console = &console{graph: g, routes: routes, config: config}
 	return proxy.New(proxy.Options{
 		Router:                routes,
+		Console:               g.console.build(),
+		Admins:                config.Auth.Admins,
+		Logins:                g.cache,
 		Pool:                  g.pools,
 		Rotated:               g.rotated,
 		Metrics:               g.metrics,
@@ -161,6 +166,8 @@ func (g *graph) run(ctx context.Context, clients, status net.Listener, ready fun
 	defer g.close()
 	serving, stopServing := context.WithCancel(ctx)
 	defer stopServing()
+	shutdown := func() { stopServing() }
+	g.console.shutdown.Store(&shutdown)
 	beside, stopBeside := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBeside()
 

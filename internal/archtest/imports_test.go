@@ -21,7 +21,7 @@ type room struct {
 
 var rooms = map[string]room{
 	"cmd/docex-proxy": {
-		ours: []string{"configs", "metrics", "registry", "router", "pool", "proxy", "provision", "internal/buildinfo", "internal/localpg", "internal/secret"},
+		ours: []string{"configs", "metrics", "registry", "router", "pool", "proxy", "proxy/admin", "provision", "internal/buildinfo", "internal/localpg", "internal/secret"},
 		why:  "the command only wires; it speaks no protocol and no SQL",
 	},
 	"cmd/docexctl": {
@@ -32,6 +32,7 @@ var rooms = map[string]room{
 		ours: []string{"proxy/reactor", "proxy/relay", "router", "pool", "metrics", "registry", "internal/scram"},
 		why:  "a session makes two calls outward, route and acquire; it neither reads the registry nor provisions",
 	},
+	"proxy/admin": {barred: []string{"net/http", "os", "crypto/tls"}, why: "the console is given what it shows and does"},
 	"proxy/relay": {
 		barred: []string{"net", "net/http", "os", "time", "context", "crypto/tls"},
 		why:    "the session's state machine knows no socket and no clock, so that it can be tested as a value and driven in more than one way",
@@ -85,7 +86,7 @@ var libraries = map[string]library{
 	"github.com/jackc/pgx/v5":                    {[]string{"registry", "provision", "internal/pgtest", "e2e", "e2e/bench", "e2e/churn", "e2e/compat", "e2e/isolation", "examples/pgx"}, "SQL is for these; the proxy itself speaks the protocol"},
 	"github.com/jackc/pgx/v5/pgconn":             {[]string{"cmd/docexctl", "registry", "provision", "pool", "pool/slots", "internal/pgtest", "e2e", "e2e/bench", "e2e/churn", "e2e/compat", "e2e/isolation"}, "pool dials and authenticates with pgconn, and takes the connection out of it; docexctl reads a client's DSN as a driver does"},
 	"github.com/jackc/pgx/v5/pgproto3":           {nil, "two families of message types must not meet: the proxy's is pgproto3/v2"},
-	"github.com/jackc/pgproto3/v2":               {[]string{"proxy"}, "messages are decoded where sessions begin, and nowhere on the hot path"},
+	"github.com/jackc/pgproto3/v2":               {[]string{"proxy", "proxy/admin"}, "messages are decoded where sessions begin, and nowhere on the hot path"},
 	"github.com/jackc/puddle/v2":                 {[]string{"pool"}, "pooling is decided in one place"},
 	"github.com/hashicorp/golang-lru/v2":         {[]string{"registry"}, "it is the registry's cache"},
 	"golang.org/x/time":                          {[]string{"registry", "proxy"}, "rates of lookups and of logins"},
