@@ -39,8 +39,10 @@ vet: ## Report suspicious code
 format-check: ## Fail when a Go file is not as gofmt writes it
 	@files=$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...)); test -z "$$files" || { echo "not formatted, run make fmt:" $$files; exit 1; }
 
-unit: ## Test all packages but the end to end suite, with the race detector
-	$(GO) test -race -timeout 8m $$($(GO) list ./... | grep -v '/e2e$$')
+unit: ## Test all packages but the end to end suite, with the race detector; docexctl's many short processes mostly without
+	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v -e '/e2e$$' -e '/cmd/docexctl$$')
+	$(GO) test -timeout 5m ./cmd/docexctl
+	$(GO) test -race -timeout 5m -run 'TestScripts/bulk$$|TestRun' ./cmd/docexctl
 
 isolation: ## Attack the built programs as a hostile tenant, level by level, and print the report
 	$(GO) run ./e2e/isolation $(ISOLATION)

@@ -3,7 +3,10 @@ package e2e_test
 import (
 	"context"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -83,4 +86,49 @@ func TestOnlyAdministratorsReachTheConsole(t *testing.T) {
 			t.Errorf("%s: %v, want %s", strings.ReplaceAll(name, s.bossPassword, "..."), err, want)
 		}
 	}
+}
+
+func TestSIGHUPTakesWhatItCanAndKeepsTheOldWhereTheNewIsWrong(t *testing.T) {
+	s := theSite(t)
+	a := s.tenant(t, "console_a")
+	written, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(s.dir, "reloaded.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(strings.Replace(string(written), "admins: [boss]", "admins: []", 1))
+	p := s.startProxyWith(t, config, nil)
+	session := p.connect(t, a)
+	administrator := strings.Replace(consoleDSN(t, s, "docex_admin", s.bossPassword), s.proxy.address(), p.address(), 1)
+	if conn, err := pgx.Connect(bounded(t), administrator); err == nil {
+		conn.Close(context.Background())
+		t.Fatal("an administrator who is none")
+	}
+	reload := func(text string) {
+		t.Helper()
+		write(text)
+		if err := p.command.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	said := func(what string) {
+		t.Helper()
+		eventually(t, patience, what, func() bool { return strings.Contains(p.logged(), what) })
+	}
+	reload(string(written) + "\nnonsense: true\n")
+	said("the configuration is not reloaded, the old one stays")
+	reload(string(written))
+	said("configuration reloaded")
+	console, err := pgx.Connect(bounded(t), administrator)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer console.Close(context.Background())
+	expect(t, session, "SELECT 'kept'", "kept") // what was open stays
 }

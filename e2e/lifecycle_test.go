@@ -160,7 +160,7 @@ func TestChangesAreHeardAgainAfterTheRegistryConnectionWasLost(t *testing.T) {
 func TestATerminatedProxyDrains(t *testing.T) {
 	s := theSite(t)
 	a := s.tenant(t, "life_a")
-	p, err := s.launchProxy("draining", nil)
+	p, err := s.launchProxy("draining", s.config, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

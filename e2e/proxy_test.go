@@ -25,11 +25,17 @@ type settings map[string]string
 // startProxy runs another proxy for this test, with a configuration of its own.
 func (s *site) startProxy(t *testing.T, changed settings) *proxy {
 	t.Helper()
+	return s.startProxyWith(t, s.config, changed)
+}
+
+// startProxyWith runs one with another file.
+func (s *site) startProxyWith(t *testing.T, config string, changed settings) *proxy {
+	t.Helper()
 	s.mutex.Lock()
 	s.proxies++
 	name := fmt.Sprintf("proxy%d", s.proxies)
 	s.mutex.Unlock()
-	p, err := s.launchProxy(name, changed)
+	p, err := s.launchProxy(name, config, changed)
 	if p != nil {
 		p.guard(t)
 	}
@@ -39,7 +45,7 @@ func (s *site) startProxy(t *testing.T, changed settings) *proxy {
 	return p
 }
 
-func (s *site) launchProxy(name string, changed settings) (*proxy, error) {
+func (s *site) launchProxy(name, config string, changed settings) (*proxy, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
@@ -54,7 +60,7 @@ func (s *site) launchProxy(name string, changed settings) (*proxy, error) {
 	for key, value := range changed {
 		environment = append(environment, "DOCEX_PROXY_"+strings.ToUpper(strings.ReplaceAll(key, ".", "_"))+"="+value)
 	}
-	started, err := launchAs(s.runAs, s.dir, name, s.program("docex-proxy"), environment, "serve", "--config", s.config)
+	started, err := launchAs(s.runAs, s.dir, name, s.program("docex-proxy"), environment, "serve", "--config", config)
 	if err != nil {
 		return nil, err
 	}

@@ -108,7 +108,7 @@ func (s *site) start(ctx context.Context, cluster *localpg.Cluster) error {
 		return fmt.Errorf("docexctl login create: exit code %d, %w: %s", code, err, output)
 	}
 	s.bossPassword = boss.Password
-	s.proxy, err = s.launchProxy("shared", nil)
+	s.proxy, err = s.launchProxy("shared", s.config, nil)
 	return err
 }
 

@@ -26,7 +26,7 @@ func (s *session) authenticate(route router.Route) error {
 	if err := s.client.SetDeadline(time.Now().Add(s.o.AuthenticationTimeout)); err != nil {
 		return &clientGoneError{err}
 	}
-	if route.Denied != nil && s.o.ExposeTenantErrors && route.Denied.Err == router.ErrUnknownTenant {
+	if route.Denied != nil && s.server.policy.Load().ExposeTenantErrors && route.Denied.Err == router.ErrUnknownTenant {
 		return route.Denied
 	}
 	if !s.trusted(route) {
@@ -51,7 +51,7 @@ func (s *session) trusted(route router.Route) bool {
 			return true
 		}
 	}
-	return slices.Contains(s.o.TrustLogins, route.Login.Name) && loopback(s.client.RemoteAddr())
+	return slices.Contains(s.server.policy.Load().TrustLogins, route.Login.Name) && loopback(s.client.RemoteAddr())
 }
 
 // channelBinding is what ties an authentication to the TLS connection: the hash of our certificate, by the hash of its

@@ -87,9 +87,9 @@ func newBed(t *testing.T, connections int) *bed {
 	b.login = registry.Login{Name: "app"}
 	b.options = proxy.Options{
 		Router: b, Metrics: metrics.New(prometheus.NewRegistry(), metrics.Options{MaxTenants: 10}), Logger: slog.New(slog.DiscardHandler),
-		TrustLogins: []string{"app"}, StartupTimeout: patience, AuthenticationTimeout: patience, QueueWait: patience,
+		Policy: proxy.Policy{TrustLogins: []string{"app"}, MaxClients: 5000, MaxStartups: 5000}, StartupTimeout: patience, AuthenticationTimeout: patience, QueueWait: patience,
 		ClientWrite: patience, FrameTimeout: patience, Drain: patience, Recheck: time.Hour,
-		MaxClients: 5000, MaxStartups: 5000, MaxStatementBytes: 1 << 20, MaxStatements: 100, ServerStatements: 20,
+		MaxStatementBytes: 1 << 20, MaxStatements: 100, ServerStatements: 20,
 	}
 	return b
 }

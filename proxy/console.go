@@ -32,7 +32,7 @@ type console interface {
 // to the router, which knows no tenant of that name unless there is one.
 func (s *session) wantsConsole(said router.Startup) bool {
 	database := said.Parameters["database"]
-	return s.o.Console != nil && (database == ConsoleDatabase || database == consoleDatabaseAlias) && slices.Contains(s.o.Admins, said.Parameters["user"])
+	return s.o.Console != nil && (database == ConsoleDatabase || database == consoleDatabaseAlias) && slices.Contains(s.server.policy.Load().Admins, said.Parameters["user"])
 }
 
 // administer is the story of an administrator's connection, after its startup message.

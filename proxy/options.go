@@ -42,10 +42,9 @@ type Options struct {
 	Metrics *metrics.Metrics
 	Logger  *slog.Logger
 
-	// Console serves the logins in Admins, which Logins knows, when they ask for database docex_admin or pgbouncer. nil:
-	// there is none.
+	// Console serves the logins in Policy.Admins, which Logins knows, when they ask for database docex_admin or pgbouncer.
+	// nil: there is none.
 	Console console
-	Admins  []string
 	Logins  loginFinder
 
 	// Reactors is how many threads carry the sessions of clients without TLS; 0: goroutines carry them all. More than 0
@@ -55,10 +54,7 @@ type Options struct {
 	// TLS is for clients; nil: SSLRequest is answered N. GetCertificate has to be set, and to fill in Leaf.
 	TLS         *tls.Config
 	TLSRequired bool
-	// TrustLogins are let in without a password when they come from a loopback address.
-	TrustLogins []string
-	// ExposeTenantErrors tells clients that a tenant does not exist, instead of that their password is wrong.
-	ExposeTenantErrors bool
+	Policy      // at first
 
 	StartupTimeout        time.Duration // accept to StartupMessage, TLS handshake included; must not be 0
 	AuthenticationTimeout time.Duration // StartupMessage to AuthenticationOk; must not be 0
@@ -72,9 +68,6 @@ type Options struct {
 	Drain                 time.Duration // for sessions to end their transactions at a shutdown
 	Recheck               time.Duration // between looks at the registry for every live session; must not be 0
 
-	MaxClients    int // client connections in all
-	MaxStartups   int // of them not yet authenticated
-	TenantClients int // sessions of one tenant, 0 for no bound
 	LoginFailures int // of one address for one tenant before further ones have to wait, 0 for no bound
 
 	MaxStatementBytes int // of the prepared statements of one session

@@ -20,6 +20,7 @@ import (
 // Server accepts client connections and keeps their sessions. It owns every session's goroutine.
 type Server struct {
 	o          Options
+	policy     atomic.Pointer[Policy]
 	mockSecret []byte
 	known      *knownParameters
 	throttle   *throttle
@@ -48,12 +49,14 @@ type Server struct {
 func New(o Options) *Server {
 	secret := make([]byte, 32)
 	rand.Read(secret)
-	return &Server{
+	s := &Server{
 		o: o, mockSecret: secret, known: &knownParameters{}, throttle: newThrottle(o.LoginFailures, time.Now),
 		births:  relay.NewBirths(),
 		cancels: cancelTable{held: make(map[uint32]*cancelEntry)},
 		tenants: make(map[registry.TenantID]map[*session]struct{}), consoles: make(map[*session]struct{}),
 	}
+	s.policy.Store(&o.Policy)
+	return s
 }
 
 // Serve accepts connections until ctx ends. Then it lets transactions finish, for as long as Options.Drain allows, and
@@ -136,9 +139,9 @@ func (s *Server) enter() error {
 	switch {
 	case s.draining:
 		return errShutdown
-	case s.clients >= s.o.MaxClients:
+	case s.clients >= s.policy.Load().MaxClients:
 		return errTooManyClients
-	case s.startups >= s.o.MaxStartups:
+	case s.startups >= s.policy.Load().MaxStartups:
 		return errTooManyStartups
 	}
 	s.clients++
@@ -160,7 +163,7 @@ func (s *Server) admit(sess *session, route router.Route) error {
 	id := route.Tenant.ID
 	limit := route.Tenant.Route.Limits.MaxClients
 	if limit == 0 {
-		limit = s.o.TenantClients
+		limit = s.policy.Load().TenantClients
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -240,7 +240,7 @@ func (s *session) finish(err error) {
 	var gone *clientGoneError
 	reason, told := "client_closed", false
 	if err != nil && !errors.As(err, &gone) {
-		v := judge(err, user, s.o.ExposeTenantErrors)
+		v := judge(err, user, s.server.policy.Load().ExposeTenantErrors)
 		reason = v.reason
 		if driver := s.driver(); driver == nil || !driver.sawFatal() {
 			told = s.sayLast(v.response())

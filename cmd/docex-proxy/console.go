@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/docex-proxy/docex-proxy/configs"
 	"github.com/docex-proxy/docex-proxy/internal/buildinfo"
 	"github.com/docex-proxy/docex-proxy/pool"
 	"github.com/docex-proxy/docex-proxy/proxy/admin"
@@ -20,7 +19,6 @@ import (
 type console struct {
 	*graph
 	routes   *router.Router
-	config   *configs.Config
 	shutdown atomic.Pointer[func()] // set while the graph runs
 }
 
@@ -78,7 +76,7 @@ func (c *console) sessions() []admin.Session {
 
 func (c *console) servers() []admin.Server {
 	var all []admin.Server
-	for name, s := range c.config.Servers {
+	for name, s := range c.config.Load().Servers {
 		all = append(all, admin.Server{Name: name, Host: s.Host, Port: uint16(s.Port), Max: s.MaxConnections})
 	}
 	return all
@@ -86,7 +84,7 @@ func (c *console) servers() []admin.Server {
 
 func (c *console) settings() []admin.Setting {
 	var all []admin.Setting
-	for _, s := range c.config.Settings() {
+	for _, s := range c.config.Load().Settings() {
 		all = append(all, admin.Setting(s))
 	}
 	return all
@@ -103,11 +101,8 @@ func (c *console) reconnect(tenant string) {
 	c.pools.Drain(func(target pool.Target) bool { return tenant == "" || target.Tenant == tenant })
 }
 
-// reload forgets what is known of the registry. Certificates are followed without being told.
-func (c *console) reload(context.Context) error {
-	c.registryConnected()
-	return nil
-}
+// reload is what SIGHUP does.
+func (c *console) reload(context.Context) error { return c.graph.reload() }
 
 func (c *console) end() {
 	if f := c.shutdown.Load(); f != nil {

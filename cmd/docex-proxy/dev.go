@@ -101,7 +101,7 @@ func dev(ctx context.Context, f devFlags, stdout, stderr io.Writer) (err error) 
 	if err := credentials.write(filepath.Join(dir, "credentials.json")); err != nil {
 		return err
 	}
-	return serveOn(ctx, config, clients, status, stderr, func() {
+	return serveOn(ctx, config, nil, clients, status, stderr, func() {
 		credentials.print(stdout)
 		printReady(stdout, clients, status)
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,6 +34,10 @@ type graph struct {
 	proxy       *proxy.Server
 	console     *console
 
+	load      func() (*configs.Config, error) // reads the configuration again; nil: there is no file
+	reloading sync.Mutex                      // one at a time
+	config    atomic.Pointer[configs.Config]  // that holds
+
 	registryReached atomic.Bool
 	reached         chan struct{} // closed when registryReached turns true
 }
@@ -40,6 +45,7 @@ type graph struct {
 // newGraph makes the parts in the order of the data path. It opens no connection.
 func newGraph(ctx context.Context, config *configs.Config, p prepared, logger *slog.Logger) (*graph, error) {
 	g := &graph{registryDSN: p.registryDSN, logger: logger, instruments: newInstruments(), reached: make(chan struct{})}
+	g.config.Store(config)
 	g.metrics = metrics.New(g.instruments, metrics.Options{MaxTenants: config.Metrics.MaxTenants})
 
 	// The store's pool is ended by close, not by the signal: sessions that drain may still ask.
@@ -123,12 +129,12 @@ func buildProxy(config *configs.Config, p prepared, g *graph) *proxy.Server {
 		AllowTrusted:       config.Auth.AllowTrusted,
 		PoolRole:           poolRole,
 	})
-	g.console = &console{graph: g, routes: routes, config: config}
+	g.console = &console{graph: g, routes: routes}
 	return proxy.New(proxy.Options{
 		Router:                routes,
 		Console:               g.console.build(),
-		Admins:                config.Auth.Admins,
 		Logins:                g.cache,
+		Policy:                policyOf(config),
 		Pool:                  g.pools,
 		Rotated:               g.rotated,
 		Metrics:               g.metrics,
@@ -136,8 +142,6 @@ func buildProxy(config *configs.Config, p prepared, g *graph) *proxy.Server {
 		Reactors:              p.reactors,
 		TLS:                   p.tls,
 		TLSRequired:           config.TLS.Required,
-		TrustLogins:           config.Auth.Trust,
-		ExposeTenantErrors:    config.Auth.ExposeTenantErrors,
 		StartupTimeout:        config.Timeouts.Startup,
 		AuthenticationTimeout: config.Timeouts.Authentication,
 		QueueWait:             config.Timeouts.QueueWait,
@@ -149,9 +153,6 @@ func buildProxy(config *configs.Config, p prepared, g *graph) *proxy.Server {
 		ClientWrite:           config.Timeouts.ClientWrite,
 		Drain:                 config.Timeouts.Drain,
 		Recheck:               config.Registry.TTL, // before that the cache would only repeat itself
-		MaxClients:            config.Limits.Clients,
-		MaxStartups:           config.Limits.Startups,
-		TenantClients:         config.Limits.TenantClients,
 		LoginFailures:         config.Limits.LoginFailures,
 		MaxStatementBytes:     config.Limits.MaxStatementBytes,
 		MaxStatements:         config.Limits.ClientStatements,
@@ -178,6 +179,12 @@ func (g *graph) run(ctx context.Context, clients, status net.Listener, ready fun
 	})
 	group.Go(func() error {
 		g.recoverSlots(beside)
+		return nil
+	})
+	told, stopTelling := hangups()
+	defer stopTelling()
+	group.Go(func() error {
+		g.reloadOnHangup(beside, told)
 		return nil
 	})
 	if status != nil {

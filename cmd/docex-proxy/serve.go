@@ -22,17 +22,21 @@ func serveCommand() *cobra.Command {
 		Short: "Serve until SIGTERM or SIGINT, then let transactions finish",
 		Args:  noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
-			config, err := configs.Load(file)
+			load := func() (*configs.Config, error) {
+				config, err := configs.Load(file)
+				if err != nil {
+					return nil, err
+				}
+				if command.Flags().Changed("listen") {
+					config.Listen = clientsAddress
+				}
+				if command.Flags().Changed("http") {
+					config.HTTP = statusAddress
+				}
+				return config, config.Validate()
+			}
+			config, err := load()
 			if err != nil {
-				return err
-			}
-			if command.Flags().Changed("listen") {
-				config.Listen = clientsAddress
-			}
-			if command.Flags().Changed("http") {
-				config.HTTP = statusAddress
-			}
-			if err := config.Validate(); err != nil {
 				return err
 			}
 			clients, status, err := listen(command.Context(), config)
@@ -40,7 +44,7 @@ func serveCommand() *cobra.Command {
 				return err
 			}
 			defer closeListeners(clients, status)
-			return serveOn(command.Context(), config, clients, status, command.ErrOrStderr(), func() {
+			return serveOn(command.Context(), config, load, clients, status, command.ErrOrStderr(), func() {
 				printReady(command.OutOrStdout(), clients, status)
 			})
 		},
@@ -76,8 +80,9 @@ func closeListeners(clients, status net.Listener) {
 	}
 }
 
-// serveOn makes the graph and runs it on listeners that are open already, until ctx ends.
-func serveOn(ctx context.Context, config *configs.Config, clients, status net.Listener, logs io.Writer, ready func()) error {
+// serveOn makes the graph and runs it on listeners that are open already, until ctx ends. load reads the configuration
+// again, nil where there is no file.
+func serveOn(ctx context.Context, config *configs.Config, load func() (*configs.Config, error), clients, status net.Listener, logs io.Writer, ready func()) error {
 	logger, err := newLogger(config.Log, logs)
 	if err != nil {
 		return err
@@ -93,6 +98,7 @@ func serveOn(ctx context.Context, config *configs.Config, clients, status net.Li
 	if err != nil {
 		return err
 	}
+	g.load = load
 	return g.run(ctx, clients, status, ready)
 }
 
