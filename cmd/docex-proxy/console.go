@@ -19,6 +19,7 @@ import (
 type console struct {
 	*graph
 	routes   *router.Router
+	known    map[string]pool.Server // by their names
 	shutdown atomic.Pointer[func()] // set while the graph runs
 }
 
@@ -76,8 +77,8 @@ func (c *console) sessions() []admin.Session {
 
 func (c *console) servers() []admin.Server {
 	var all []admin.Server
-	for name, s := range c.config.Load().Servers {
-		all = append(all, admin.Server{Name: name, Host: s.Host, Port: uint16(s.Port), Max: s.MaxConnections})
+	for name, s := range c.known {
+		all = append(all, admin.Server{Name: name, Host: s.Host, Port: s.Port, Max: s.MaxConnections})
 	}
 	return all
 }

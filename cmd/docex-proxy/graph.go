@@ -129,7 +129,7 @@ func buildProxy(config *configs.Config, p prepared, g *graph) *proxy.Server {
 		AllowTrusted:       config.Auth.AllowTrusted,
 		PoolRole:           poolRole,
 	})
-	g.console = &console{graph: g, routes: routes}
+	g.console = &console{graph: g, routes: routes, known: p.servers}
 	return proxy.New(proxy.Options{
 		Router:                routes,
 		Console:               g.console.build(),

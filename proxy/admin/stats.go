@@ -50,12 +50,13 @@ func (t Tenant) averages(before Tenant, over time.Duration) []any {
 	return []any{second(transactions), second(transactions), second(t.Received - before.Received), second(t.Sent - before.Sent), int64(0), int64(0), wait}
 }
 
+// stats has, at its end, what PgBouncer called queries before version 1.8: the exporter that Debian has looks for it.
 func (c *Console) stats() *table {
 	t := &table{columns: columnsOf("database #total_xact_count #total_query_count #total_received #total_sent #total_xact_time #total_query_time #total_wait_time " +
-		"#avg_xact_count #avg_query_count #avg_recv #avg_sent #avg_xact_time #avg_query_time #avg_wait_time")}
+		"#avg_xact_count #avg_query_count #avg_recv #avg_sent #avg_xact_time #avg_query_time #avg_wait_time #total_requests")}
 	tenants, since, over := c.sample()
 	for _, tenant := range tenants {
-		t.rows = append(t.rows, append(append([]any{tenant.Name}, tenant.totals()...), tenant.averages(since.tenants[tenant.Name], over)...))
+		t.rows = append(t.rows, append(append(append([]any{tenant.Name}, tenant.totals()...), tenant.averages(since.tenants[tenant.Name], over)...), tenant.Transactions))
 	}
 	return t
 }
