@@ -28,10 +28,10 @@ func (s *site) purge(tb testing.TB, p *provision.Provisioner, id registry.Tenant
 }
 
 func TestAPurgedTenantLeavesNothingButItsAuditTrail(t *testing.T) {
+	s := newInitialisedSite(t)
 	for _, level := range levels {
 		t.Run(string(level), func(t *testing.T) {
-			s := newInitialisedSite(t)
-			s.createAt(t, "stays", level)
+			s.createAt(t, registry.TenantID("stays_"+string(level)), level)
 			s.purge(t, s.Provisioner, func() registry.TenantID { // what the first of a level makes for all is there now
 				s.createAt(t, "first", level)
 				s.transition(t, "first", provision.Delete)
@@ -58,6 +58,8 @@ func TestAPurgedTenantLeavesNothingButItsAuditTrail(t *testing.T) {
 			execute(t, s.conn, "DELETE FROM docex_system.proxy_login; DELETE FROM docex_system.tenant_event")
 			equal(t, before, s.snapshot(t))
 			s.createAt(t, "acme", level) // the id is free again
+			s.transition(t, "acme", provision.Delete)
+			s.purge(t, s.Provisioner, "acme")
 		})
 	}
 }
@@ -78,28 +80,27 @@ func TestWhoeverMayProvisionMayPurge(t *testing.T) {
 }
 
 func TestAPurgeThatIsEndedIsFinishedByTheNext(t *testing.T) {
+	s := newInitialisedSite(t)
 	boom := errors.New("boom")
 	for _, level := range []registry.Isolation{registry.IsolationSlot, registry.IsolationDatabase} {
-		for _, name := range provision.PurgeStepNames() {
-			t.Run(fmt.Sprintf("%s, %s", level, name), func(t *testing.T) {
-				s := newInitialisedSite(t)
-				tenant := s.createAt(t, "acme", level)
-				s.transition(t, "acme", provision.Delete)
-				before := s.snapshot(t)
-				if err := s.failAfter(name, func() error { return boom }).PurgeTenant(t.Context(), provision.PurgeRequest{ID: "acme"}); !errors.Is(err, boom) {
-					t.Fatal(err)
-				}
-				dropped := len(lines(t, s.conn, `SELECT 'x' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = $1)`, tenant.Route.Database)) > 0
-				if !dropped {
-					equal(t, before, s.snapshot(t))
-				} else if _, err := s.ChangeTenant(t.Context(), provision.ChangeRequest{ID: "acme", Transition: provision.Restore}); !isConflict(err) {
-					t.Errorf("restored without its data: %v", err)
-				}
-				s.purge(t, s.Provisioner, "acme")
-				if left := lines(t, s.conn, `SELECT rolname FROM pg_roles WHERE rolname = 'tenant_acme' UNION ALL SELECT tenant_id FROM docex_system.tenant_registry WHERE tenant_id = 'acme'`); len(left) > 0 {
-					t.Errorf("%q are left", left)
-				}
-			})
+		for i, name := range provision.PurgeStepNames() {
+			id := registry.TenantID(fmt.Sprintf("%s%d", level, i))
+			tenant := s.createAt(t, id, level)
+			s.transition(t, id, provision.Delete)
+			before := s.snapshot(t)
+			if err := s.failAfter(name, func() error { return boom }).PurgeTenant(t.Context(), provision.PurgeRequest{ID: id}); !errors.Is(err, boom) {
+				t.Fatal(level, name, err)
+			}
+			dropped := len(lines(t, s.conn, `SELECT 'x' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = $1)`, tenant.Route.Database)) > 0
+			if !dropped {
+				equal(t, before, s.snapshot(t))
+			} else if _, err := s.ChangeTenant(t.Context(), provision.ChangeRequest{ID: id, Transition: provision.Restore}); !isConflict(err) {
+				t.Errorf("%s, %s: restored without its data: %v", level, name, err)
+			}
+			s.purge(t, s.Provisioner, id)
+			if left := lines(t, s.conn, `SELECT rolname FROM pg_roles WHERE rolname = $1 UNION ALL SELECT tenant_id FROM docex_system.tenant_registry WHERE schema_name = $1`, tenant.SchemaName); len(left) > 0 {
+				t.Errorf("%s, %s: %q are left", level, name, left)
+			}
 		}
 	}
 }

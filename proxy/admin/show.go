@@ -12,7 +12,7 @@ func (c *Console) show(words []string) (*table, error) {
 		return nil, syntax("SHOW HELP lists what can be shown")
 	}
 	what := strings.ToUpper(strings.Join(words, "_"))
-	for _, s := range shows {
+	for _, s := range shows() {
 		if s.what == what {
 			t := s.answer(c)
 			t.tag = "SHOW"
@@ -28,13 +28,10 @@ type showable struct {
 	answer     func(*Console) *table
 }
 
-// shows is filled by init, because one of the tables lists it.
-var shows []showable
-
-func init() {
-	add := func(what, help string, answer func(*Console) *table) {
-		shows = append(shows, showable{what, help, answer})
-	}
+// shows lists everything, in the order of SHOW HELP.
+func shows() []showable {
+	var all []showable
+	add := func(what, help string, answer func(*Console) *table) { all = append(all, showable{what, help, answer}) }
 	add("HELP", "this list", (*Console).help)
 	add("VERSION", "the proxy's version", (*Console).version)
 	add("TENANTS", "every tenant that has used this proxy: sessions, transactions, bytes, waits, server connections", (*Console).tenants)
@@ -53,11 +50,12 @@ func init() {
 	for _, name := range []string{"MEM", "DNS_HOSTS", "DNS_ZONES", "PEERS"} {
 		add(name, "nothing: for tools that ask", func(*Console) *table { return &table{columns: columnsOf("name")} })
 	}
+	return all
 }
 
 func (c *Console) help() *table {
 	t := &table{columns: columnsOf("command help")}
-	for _, s := range shows {
+	for _, s := range shows() {
 		t.rows = append(t.rows, []any{"SHOW " + s.what, s.help})
 	}
 	for _, line := range [][2]string{
