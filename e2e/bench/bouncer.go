@@ -34,11 +34,7 @@ func startBouncer(ctx context.Context, s *site, o options) (*bouncer, error) {
 	b := &bouncer{port: listener.Addr().(*net.TCPAddr).Port, exited: make(chan struct{})}
 	listener.Close()
 	var users strings.Builder
-	most := 1
-	for _, n := range o.tenants {
-		most = max(most, n)
-	}
-	for number := 1; number <= most; number++ {
+	for number := 1; number <= o.most("role"); number++ {
 		tenant := nameOf("role", number)
 		fmt.Fprintf(&users, "%q %q\n", roleOf(tenant), s.rolePassword(tenant))
 	}
@@ -60,9 +56,22 @@ log_disconnections = 0
 query_wait_timeout = 60
 client_login_timeout = 60
 ignore_startup_parameters = extra_float_digits
-`, database, s.cluster.SocketDir(), s.cluster.Port(), b.port, s.path("users.txt"), o.connections)
+client_tls_sslmode = allow
+client_tls_cert_file = %[7]s
+client_tls_key_file = %[8]s
+`, database, s.cluster.SocketDir(), s.cluster.Port(), b.port, s.path("users.txt"), o.connections,
+		s.path("bouncer.crt"), s.path("bouncer.key"))
 	if b.prepares = canPrepare(ctx, o.bouncer); b.prepares {
 		config += "max_prepared_statements = 200\n"
+	}
+	for from, to := range map[string]string{"tls.crt": "bouncer.crt", "tls.key": "bouncer.key"} { // it is another user's
+		text, err := os.ReadFile(s.path(from))
+		if err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(s.path(to), text, 0o644); err != nil {
+			return nil, err
+		}
 	}
 	for name, text := range map[string]string{"pgbouncer.ini": config, "users.txt": users.String()} {
 		if err := os.WriteFile(s.path(name), []byte(text), 0o644); err != nil {

@@ -40,13 +40,15 @@ var errForeign = errors.New("an answer came from another tenant")
 type options struct {
 	rounds, connections, workers, idle int
 	seconds                            time.Duration
-	single                             []cell
-	tenants                            []int
+	single, encrypted                  []cell
+	tenants, growth, clients           []int
 	levels, drivers, modes             []string
 	sizes                              []int
-	bouncer, binDir, out               string
+	bouncer, binDir, out, plots        string
 	logins                             bool
 }
+
+const singleCells = "simple:1,simple:8,simple:64,simple:256,extended:1,extended:8,extended:64,extended:256,prepared:1,prepared:8,prepared:64,prepared:256"
 
 // cell is one way that pgbench is run.
 type cell struct {
@@ -57,15 +59,18 @@ type cell struct {
 func parse(arguments []string, stderr io.Writer) (options, error) {
 	var o options
 	var seconds int
-	var single, tenants, levels, drivers, modes, sizes string
+	var single, encrypted, tenants, growth, clients, levels, drivers, modes, sizes string
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.IntVar(&o.rounds, "rounds", 5, "how often each target is measured in each cell")
 	flags.IntVar(&seconds, "seconds", 4, "how long each measurement takes")
 	flags.IntVar(&o.connections, "connections", 20, "server connections of each pooler")
-	flags.StringVar(&single, "single", "simple:1,simple:8,simple:64,prepared:1,prepared:8,prepared:64", "cells with one tenant, MODE:CLIENTS; MODE is simple, extended or prepared")
+	flags.StringVar(&single, "single", singleCells, "cells with one tenant, MODE:CLIENTS; MODE is simple, extended or prepared")
+	flags.StringVar(&encrypted, "tls", "simple:8,prepared:8,prepared:64", "the same, of clients that speak TLS")
 	flags.BoolVar(&o.logins, "logins", true, "a cell where each transaction is a login of its own")
 	flags.StringVar(&tenants, "tenants", "10,100,1000", "cells with so many tenants, each with one client")
+	flags.StringVar(&growth, "growth", "10,100,1000,10000", "so many tenants at trusted, with one client each, to see what more of them cost")
+	flags.StringVar(&clients, "clients", "100,1000,10000", "so many clients of one tenant, to see what more of them cost")
 	flags.StringVar(&levels, "levels", "role,slot,trusted", "of these tenants, for the proxy; PgBouncer's log in as roles of their own")
 	flags.StringVar(&modes, "modes", "simple,prepared", "of the cells with many tenants")
 	flags.IntVar(&o.workers, "workers", 32, "transactions under way in the cells with many tenants")
@@ -75,6 +80,7 @@ func parse(arguments []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.bouncer, "pgbouncer", "pgbouncer", "the `PROGRAM`")
 	flags.StringVar(&o.binDir, "pgbin", "", "`DIR` with Postgres server programs (default: those that are found)")
 	flags.StringVar(&o.out, "out", "", "`FILE` for the tables, in Markdown (default: standard output)")
+	flags.StringVar(&o.plots, "plots", "", "`DIR` for plots of the growth, as SVG (default: none)")
 	if err := flags.Parse(arguments); err != nil {
 		return o, err
 	}
@@ -86,19 +92,26 @@ func parse(arguments []string, stderr io.Writer) (options, error) {
 	if len(o.drivers) == 0 {
 		return o, errors.New("-io names no driver")
 	}
-	for _, word := range words(single) {
+	var errs [6]error
+	o.single, errs[0] = cells(single)
+	o.encrypted, errs[1] = cells(encrypted)
+	o.tenants, errs[2] = numbers(tenants)
+	o.growth, errs[3] = numbers(growth)
+	o.clients, errs[4] = numbers(clients)
+	o.sizes, errs[5] = numbers(sizes)
+	return o, errors.Join(errs[:]...)
+}
+
+func cells(list string) (all []cell, err error) {
+	for _, word := range words(list) {
 		mode, clients, _ := strings.Cut(word, ":")
 		n, err := strconv.Atoi(clients)
 		if err != nil || n < 1 || !slices.Contains([]string{"simple", "extended", "prepared"}, mode) {
-			return o, fmt.Errorf("-single: %q is not MODE:CLIENTS", word)
+			return nil, fmt.Errorf("%q is not MODE:CLIENTS", word)
 		}
-		o.single = append(o.single, cell{mode, n})
+		all = append(all, cell{mode, n})
 	}
-	var err error
-	if o.tenants, err = numbers(tenants); err == nil {
-		o.sizes, err = numbers(sizes)
-	}
-	return o, err
+	return all, nil
 }
 
 func words(list string) []string {

@@ -21,8 +21,8 @@ var pgbenchFigures = map[string]*regexp.Regexp{
 	"failed":       regexp.MustCompile(`number of failed transactions: (\d+)`),
 }
 
-// pgbench runs its select-only script for one tenant.
-func pgbench(ctx context.Context, t *target, c cell, seconds time.Duration, extra ...string) (sample, error) {
+// pgbench runs its select-only script for one tenant. The mode is libpq's sslmode.
+func pgbench(ctx context.Context, t *target, c cell, sslmode string, seconds time.Duration, extra ...string) (sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, seconds+loginPatience)
 	defer cancel()
 	before, err := processorTime(t.pid)
@@ -34,7 +34,7 @@ func pgbench(ctx context.Context, t *target, c cell, seconds time.Duration, extr
 		"-h", t.host, "-p", t.port, "-U", t.user(firstTenant),
 	}, append(extra, database)...)
 	command := exec.CommandContext(ctx, "pgbench", arguments...)
-	command.Env = append(program.Environment(), "PGPASSWORD="+t.password(firstTenant), "PGSSLMODE=disable")
+	command.Env = append(program.Environment(), "PGPASSWORD="+t.password(firstTenant), "PGSSLMODE="+sslmode)
 	output, err := command.CombinedOutput()
 	if err != nil {
 		return sample{}, fmt.Errorf("%s: pgbench: %w: %s", t.name, err, output)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -43,7 +44,7 @@ func measure(ctx context.Context, s *site, o options, r *report) error {
 	if !s.bouncer.prepares {
 		r.line("%s has no prepared statements in transaction mode: those rows are without it.", s.bouncerVersion)
 	}
-	for _, part := range []func(context.Context, *site, options, *report) error{oneTenant, manyTenants, largeResults, idleClients} {
+	for _, part := range []func(context.Context, *site, options, *report) error{idleClients, oneTenant, encryptedClients, manyTenants, moreTenants, moreClients, largeResults} {
 		if err := part(ctx, s, o, r); err != nil {
 			return err
 		}
@@ -57,33 +58,48 @@ func oneTenant(ctx context.Context, s *site, o options, r *report) error {
 		return nil
 	}
 	r.head("One tenant, `pgbench -S`", "mode", "clients", "target", "tps", "to PgBouncer", "to direct", "latency ms", "CPU µs/transaction", "to PgBouncer")
-	one := func(name string, c cell, extra ...string) error {
-		fmt.Fprintf(r.progress, "one tenant, %s, %d clients\n", name, c.clients)
-		targets := []*target{s.direct}
-		if c.mode != "prepared" || s.bouncer.prepares {
-			targets = append(targets, s.pgbouncer)
-		}
-		targets = append(targets, s.drivers...)
-		all, err := rounds(o.rounds, targets, func(t *target) (sample, error) { return pgbench(ctx, t, c, o.seconds, extra...) })
-		if err != nil {
-			return err
-		}
-		for _, t := range targets {
-			r.row(name, fmt.Sprint(c.clients), t.name, figure(all.of(t, rate), 0), figure(all.ratio(t, s.pgbouncer, rate), 2),
-				figure(all.ratio(t, s.direct, rate), 2), figure(all.of(t, latency), 3), figure(all.of(t, processor), 1),
-				figure(all.ratio(t, s.pgbouncer, processor), 2))
-		}
-		return nil
-	}
+	targets := append([]*target{s.direct, s.pgbouncer}, s.drivers...)
 	for _, c := range o.single {
-		if err := one(c.mode, c); err != nil {
+		if err := benched(ctx, s, o, r, c.mode, c, "disable", targets); err != nil {
 			return err
 		}
 	}
 	if !o.logins {
 		return nil
 	}
-	return one("simple, a login each (`-C`)", cell{"simple", 8}, "-C")
+	return benched(ctx, s, o, r, "simple, a login each (`-C`)", cell{"simple", 8}, "disable", targets, "-C")
+}
+
+// encryptedClients is the same script, of clients that speak TLS. The proxy has goroutines for them, whatever its driver.
+func encryptedClients(ctx context.Context, s *site, o options, r *report) error {
+	if len(o.encrypted) == 0 {
+		return nil
+	}
+	r.head("One tenant, `pgbench -S` over TLS", "mode", "clients", "target", "tps", "to PgBouncer", "to direct", "latency ms", "CPU µs/transaction", "to PgBouncer")
+	for _, c := range o.encrypted {
+		if err := benched(ctx, s, o, r, c.mode, c, "require", []*target{s.pgbouncer, s.drivers[0]}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// benched adds a row for each target that can do what the cell asks for.
+func benched(ctx context.Context, s *site, o options, r *report, name string, c cell, sslmode string, targets []*target, extra ...string) error {
+	fmt.Fprintf(r.progress, "one tenant, %s, %d clients, sslmode %s\n", name, c.clients, sslmode)
+	if c.mode == "prepared" && !s.bouncer.prepares {
+		targets = slices.DeleteFunc(slices.Clone(targets), func(t *target) bool { return t == s.pgbouncer })
+	}
+	all, err := rounds(o.rounds, targets, func(t *target) (sample, error) { return pgbench(ctx, t, c, sslmode, o.seconds, extra...) })
+	if err != nil {
+		return err
+	}
+	for _, t := range targets {
+		r.row(name, fmt.Sprint(c.clients), t.name, figure(all.of(t, rate), 0), figure(all.ratio(t, s.pgbouncer, rate), 2),
+			figure(all.ratio(t, s.direct, rate), 2), figure(all.of(t, latency), 3), figure(all.of(t, processor), 1),
+			figure(all.ratio(t, s.pgbouncer, processor), 2))
+	}
+	return nil
 }
 
 // manyTenants has one client of each tenant, and workers that take one after the other by chance. Each answer is

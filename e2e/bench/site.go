@@ -110,18 +110,17 @@ func (s *site) provision(ctx context.Context, o options) error {
 	if s.masterKey, err = hex.DecodeString(strings.TrimSpace(string(key))); err != nil {
 		return err
 	}
-	most := 1
-	if len(o.tenants) > 0 {
-		most = slices.Max(o.tenants)
+	if err := program.WriteCertificate(s.path("tls.crt"), s.path("tls.key")); err != nil {
+		return err
 	}
-	for _, level := range s.levels(o) {
+	for _, level := range o.needed() {
 		if err := s.docexctl(ctx, nil, "tenant", "create", nameOf(level, 1), "--isolation", level); err != nil {
 			return err
 		}
 		if err := s.fill(ctx, nameOf(level, 1)); err != nil {
 			return err
 		}
-		for number := 2; number <= most; number++ {
+		for number := 2; number <= o.most(level); number++ {
 			if err := s.hurry(ctx, level, nameOf(level, number)); err != nil {
 				return err
 			}
@@ -135,12 +134,24 @@ func (s *site) provision(ctx context.Context, o options) error {
 	return s.loadPgbench(ctx)
 }
 
-// levels are those asked for, and role, which the cells with one tenant use.
-func (s *site) levels(o options) []string {
-	if slices.Contains(o.levels, "role") {
-		return o.levels
+// needed are the levels that some cell uses. Those with one tenant use role.
+func (o options) needed() []string {
+	levels := []string{"role"}
+	for _, level := range []string{"slot", "trusted"} {
+		if slices.Contains(o.levels, level) || level == growing && len(o.growth) > 0 {
+			levels = append(levels, level)
+		}
 	}
-	return append([]string{"role"}, o.levels...)
+	return levels
+}
+
+// most is how many tenants there have to be at a level.
+func (o options) most(level string) int {
+	most := append([]int{1}, o.tenants...)
+	if level == growing {
+		most = append(most, o.growth...)
+	}
+	return slices.Max(most)
 }
 
 // fill gives a tenant the table that is asked.
@@ -196,9 +207,10 @@ registry: {dsn: %q}
 master_key_file: %q
 servers: {main: {host: %s, port: %d, max_connections: %d}}
 auth: {allow_trusted: true}
+tls: {cert_file: %q, key_file: %q}
 timeouts: {queue_wait: 60s, startup: 60s, drain: 2s}
 limits: {login_failures: 0, clients: 20000, startups: 5000}
-`, registryDSN, s.path("master.key"), s.cluster.SocketDir(), s.cluster.Port(), o.connections)
+`, registryDSN, s.path("master.key"), s.cluster.SocketDir(), s.cluster.Port(), o.connections, s.path("tls.crt"), s.path("tls.key"))
 	if err := os.WriteFile(s.path("proxy.yaml"), config, 0o600); err != nil {
 		return err
 	}

@@ -56,7 +56,8 @@ func newSite(ctx context.Context, dir, binDir string) (*site, error) {
 }
 
 func (s *site) initialise(ctx context.Context) error {
-	if err := writeCertificate(filepath.Join(s.dir, "tls.crt"), filepath.Join(s.dir, "tls.key")); err != nil {
+	// Without one the proxy would not speak TLS, and there would be nothing to slip in behind an SSLRequest.
+	if err := program.WriteCertificate(filepath.Join(s.dir, "tls.crt"), filepath.Join(s.dir, "tls.key")); err != nil {
 		return err
 	}
 	conn, err := pgconn.Connect(ctx, s.cluster.DSN("postgres"))

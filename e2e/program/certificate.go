@@ -1,4 +1,4 @@
-package main
+package program
 
 import (
 	"crypto/ecdsa"
@@ -13,16 +13,16 @@ import (
 	"time"
 )
 
-// writeCertificate makes a certificate for the proxy that signs itself: without one it would not speak TLS, and there
-// would be nothing to slip in behind an SSLRequest.
-func writeCertificate(certFile, keyFile string) error {
+// WriteCertificate makes a certificate that signs itself, for a server on 127.0.0.1, and its key, as PEM files that only
+// their owner reads.
+func WriteCertificate(certFile, keyFile string) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
 	}
 	now := time.Now()
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: "isolation report"},
+		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: "127.0.0.1"},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
 	certificate, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
