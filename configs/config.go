@@ -9,7 +9,7 @@ import (
 type Config struct {
 	Listen        string            `mapstructure:"listen"`
 	HTTP          string            `mapstructure:"http"` // "" = off
-	IO            string            `mapstructure:"io"`   // auto, epoll or goroutine
+	IO            string            `mapstructure:"io"`   // auto, epoll, iouring or goroutine
 	Reactors      int               `mapstructure:"reactors"`
 	Log           Log               `mapstructure:"log"`
 	Registry      Registry          `mapstructure:"registry"`

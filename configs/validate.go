@@ -53,7 +53,7 @@ func (c *Config) Validate() error {
 	if c.HTTP != "" {
 		p.address(c.HTTP, "http")
 	}
-	p.oneOf(c.IO, "io", "auto", "epoll", "goroutine")
+	p.oneOf(c.IO, "io", "auto", "epoll", "iouring", "goroutine")
 	p.atLeast(1, c.Reactors, "reactors")
 	p.oneOf(c.Log.Level, "log.level", "debug", "info", "warn", "error")
 	p.oneOf(c.Log.Format, "log.format", "text", "json")

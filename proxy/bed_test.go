@@ -45,17 +45,22 @@ type bed struct {
 	stop    func() // and wait for the end
 }
 
-// onBoth runs a test on goroutines, and on one reactor and on two where there are any.
+// onBoth runs a test on goroutines, and on one reactor and on two, and on one that uses io_uring, where there are any.
 func onBoth(t *testing.T, connections int, adapt func(*proxy.Options), test func(*testing.T, *bed)) {
 	t.Helper()
 	drivers := map[string]int{"goroutines": 0}
 	if proxy.HasReactors {
 		drivers["one reactor"], drivers["two reactors"] = 1, 2
+		if err := proxy.ProbeRing(); err == nil {
+			drivers["one ring"] = 1
+		} else {
+			t.Logf("not on a ring: %v", err)
+		}
 	}
 	for name, reactors := range drivers {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(t, connections)
-			b.options.Reactors = reactors
+			b.options.Reactors, b.options.Ring = reactors, name == "one ring"
 			if adapt != nil {
 				adapt(&b.options)
 			}

@@ -17,6 +17,7 @@ type berth struct {
 	strand   *strand // the session that the connection serves, nil for none
 	cancels  int     // cancel requests under way
 	released bool    // the connection is given back when they are done
+	odd      bool    // and is not fit for others
 
 	requests sync.WaitGroup // cancels, for the one that closes the session
 }
@@ -57,11 +58,22 @@ func (b *berth) Ready(e reactor.Events) {
 	}
 }
 
-// giveBack ends the lease, after the cancel requests that are under way: they must not hit the next session.
+// giveBack ends the lease, after the cancel requests that are under way: they must not hit the next session. A connection
+// that has something to say or to take, although it serves nobody, is not for others.
 func (b *berth) giveBack() {
 	b.strand = nil
+	unsent, unread := b.socket.Rest()
+	b.odd = len(unsent) > 0 || len(unread) > 0
 	if b.cancels > 0 {
 		b.released = true
+		return
+	}
+	b.end()
+}
+
+func (b *berth) end() {
+	if b.odd {
+		b.conn.Destroy()
 		return
 	}
 	giveBack(b.conn)
@@ -83,6 +95,6 @@ func (b *berth) cancel(ctx context.Context) error {
 func (b *berth) endCancel() {
 	if b.cancels--; b.released && b.cancels == 0 {
 		b.released = false
-		giveBack(b.conn)
+		b.end()
 	}
 }

@@ -30,7 +30,11 @@ const (
 )
 
 func newHost(o *Options) (*host, error) {
-	loop, err := reactor.New()
+	kind := reactor.Epoll
+	if o.Ring {
+		kind = reactor.Ring
+	}
+	loop, err := reactor.New(kind)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +82,7 @@ func (s *Server) hostOf(session *session) *host {
 }
 
 // receive reads once, behind what was left of the read before. What it returns is valid until the next receive.
-func (h *host) receive(fd int, left *[]byte, need int) (b []byte, n int, err error) {
+func (h *host) receive(from *reactor.Socket, left *[]byte, need int) (b []byte, n int, err error) {
 	if len(*left) <= joinedBytes {
 		b = h.Buffer()
 		copy(b, *left)
@@ -90,7 +94,7 @@ func (h *host) receive(fd int, left *[]byte, need int) (b []byte, n int, err err
 		b = b[:cap(b)]
 		*left = b[:len(*left)]
 	}
-	n, err = reactor.Receive(fd, b[len(*left):])
+	n, err = from.Receive(b[len(*left):])
 	return b[:len(*left)+n], n, err
 }
 

@@ -16,6 +16,9 @@ import (
 // HasReactors says whether sessions can be carried by reactors on this system.
 const HasReactors = reactor.Supported
 
+// ProbeRing says why reactors cannot use io_uring on this system, nil when they can.
+func ProbeRing() error { return reactor.Probe(reactor.Ring) }
+
 // routeFinder decides where a startup message goes; router.Router has it.
 type routeFinder interface {
 	Route(ctx context.Context, start router.Startup) (router.Route, error)
@@ -50,6 +53,7 @@ type Options struct {
 	// Reactors is how many threads carry the sessions of clients without TLS; 0: goroutines carry them all. More than 0
 	// needs HasReactors.
 	Reactors int
+	Ring     bool // the reactors use io_uring instead of epoll; needs that ProbeRing says nothing
 
 	// TLS is for clients; nil: SSLRequest is answered N. GetCertificate has to be set, and to fill in Leaf.
 	TLS         *tls.Config

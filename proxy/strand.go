@@ -139,13 +139,13 @@ func (st *strand) flush() bool {
 	out := &st.host.out
 	defer out.Reset()
 	if b := out.ToServer.Bytes(); len(b) > 0 {
-		if _, err := st.toServer.send(st.host, st.berth.socket.FD(), b); err != nil {
+		if _, err := st.toServer.send(st.host, &st.berth.socket, b); err != nil {
 			st.finish(errServerClosed)
 			return false
 		}
 	}
 	if b := out.ToClient.Bytes(); len(b) > 0 {
-		n, err := st.toClient.send(st.host, st.client.FD(), b)
+		n, err := st.toClient.send(st.host, &st.client, b)
 		st.tenant.Sent(n)
 		if err != nil {
 			st.finish(&clientGoneError{err})
@@ -177,7 +177,11 @@ func (st *strand) leave() {
 	}
 	if st.berth != nil {
 		st.berth.strand = nil
+		st.berth.socket.Rest() // what it has not sent or read goes with the connection
 	}
+	unsent, unread := st.client.Rest()
+	st.toClient.before(unsent)
+	st.fromClient = append(st.fromClient, unread...)
 	st.client.Leave()
 }
 

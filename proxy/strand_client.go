@@ -29,7 +29,7 @@ func (st *strand) readClient() {
 		st.client.Want(st.client.Wants() &^ reactor.Readable) //nolint:errcheck // to want less does not fail
 		return
 	}
-	b, n, err := st.host.receive(st.client.FD(), &st.fromClient, st.machine.Need())
+	b, n, err := st.host.receive(&st.client, &st.fromClient, st.machine.Need())
 	switch {
 	case err == nil:
 		st.tenant.Received(n)
@@ -69,7 +69,7 @@ func (st *strand) offer(b []byte) {
 
 // writeClient writes on what the client has not taken.
 func (st *strand) writeClient() {
-	n, err := st.toClient.resume(st.host, st.client.FD())
+	n, err := st.toClient.resume(st.host, &st.client)
 	if err != nil {
 		st.finish(&clientGoneError{err})
 		return

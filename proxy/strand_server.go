@@ -73,7 +73,7 @@ func (st *strand) readServer() {
 		st.berth.socket.Want(st.berth.socket.Wants() &^ reactor.Readable) //nolint:errcheck // to want less does not fail
 		return
 	}
-	b, _, err := st.host.receive(st.berth.socket.FD(), &st.fromServer, 0)
+	b, _, err := st.host.receive(&st.berth.socket, &st.fromServer, 0)
 	switch {
 	case err == nil:
 		st.answer(b)
@@ -127,7 +127,7 @@ func (st *strand) release() bool {
 
 // writeServer writes on what the server has not taken.
 func (st *strand) writeServer() {
-	if _, err := st.toServer.resume(st.host, st.berth.socket.FD()); err != nil {
+	if _, err := st.toServer.resume(st.host, &st.berth.socket); err != nil {
 		st.finish(errServerClosed)
 		return
 	}

@@ -11,11 +11,11 @@ type unsent struct {
 func (u *unsent) len() int { return len(u.buf) - u.sent }
 
 // send writes behind what is still unsent. What the socket does not take now is kept. It returns how much was taken.
-func (u *unsent) send(h *host, fd int, b []byte) (int, error) {
+func (u *unsent) send(h *host, to *reactor.Socket, b []byte) (int, error) {
 	n := 0
 	if u.len() == 0 {
 		var err error
-		if n, err = reactor.Send(fd, b); err != nil && err != reactor.ErrAgain {
+		if n, err = to.Send(b); err != nil && err != reactor.ErrAgain {
 			return n, err
 		}
 	}
@@ -28,12 +28,19 @@ func (u *unsent) send(h *host, fd int, b []byte) (int, error) {
 	return n, nil
 }
 
+// before puts what a socket had taken, and has not sent, in front.
+func (u *unsent) before(b []byte) {
+	if len(b) > 0 {
+		*u = unsent{buf: append(b, u.buf[u.sent:]...)}
+	}
+}
+
 // resume writes on. It returns how much was taken.
-func (u *unsent) resume(h *host, fd int) (int, error) {
+func (u *unsent) resume(h *host, to *reactor.Socket) (int, error) {
 	if u.len() == 0 {
 		return 0, nil
 	}
-	n, err := reactor.Send(fd, u.buf[u.sent:])
+	n, err := to.Send(u.buf[u.sent:])
 	if err != nil && err != reactor.ErrAgain {
 		return n, err
 	}

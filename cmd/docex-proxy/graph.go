@@ -140,6 +140,7 @@ func buildProxy(config *configs.Config, p prepared, g *graph) *proxy.Server {
 		Metrics:               g.metrics,
 		Logger:                g.logger,
 		Reactors:              p.reactors,
+		Ring:                  p.ring,
 		TLS:                   p.tls,
 		TLSRequired:           config.TLS.Required,
 		StartupTimeout:        config.Timeouts.Startup,

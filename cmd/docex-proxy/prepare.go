@@ -40,6 +40,7 @@ type prepared struct {
 	servers     map[string]pool.Server
 	tls         *tls.Config // nil without a certificate
 	reactors    int         // 0: goroutines carry all sessions
+	ring        bool        // they use io_uring
 }
 
 // prepare reads the files that the configuration names. The error joins everything that is wrong with them.
@@ -68,19 +69,24 @@ func prepare(config *configs.Config) (prepared, error) {
 	}
 	p.tls, err = clientTLS(config.TLS)
 	attempt("tls", err)
-	p.reactors, err = reactorsOf(config)
+	p.reactors, p.ring, err = reactorsOf(config)
 	attempt("io", err)
 	return p, errors.Join(problems...)
 }
 
-func reactorsOf(config *configs.Config) (int, error) {
+func reactorsOf(config *configs.Config) (reactors int, ring bool, err error) {
 	switch {
 	case config.IO == "goroutine" || config.IO == "auto" && !proxy.HasReactors:
-		return 0, nil
+		return 0, false, nil
 	case !proxy.HasReactors:
-		return 0, fmt.Errorf("%s is not to be had on this system", config.IO)
+		return 0, false, fmt.Errorf("%s is not to be had on this system", config.IO)
+	case config.IO == "iouring":
+		if err := proxy.ProbeRing(); err != nil {
+			return 0, false, fmt.Errorf("iouring is not to be had on this system: %w", err)
+		}
+		return config.Reactors, true, nil
 	}
-	return config.Reactors, nil
+	return config.Reactors, false, nil
 }
 
 func loadPasswords(keyFile string) (passwords, error) {

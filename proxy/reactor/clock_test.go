@@ -10,10 +10,11 @@ import (
 )
 
 func TestADeadlineMaySetTheNextOneOfItsClock(t *testing.T) {
-	loop, err := reactor.New()
-	if err != nil {
-		t.Fatal(err)
-	}
+	onEach(t, aDeadlineMaySetTheNextOneOfItsClock)
+}
+
+func aDeadlineMaySetTheNextOneOfItsClock(t *testing.T, kind reactor.Kind) {
+	loop := made(t, kind)
 	var clock *reactor.Clock
 	var alarm *reactor.Alarm
 	rung, done := 0, make(chan struct{})

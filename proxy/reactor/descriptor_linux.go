@@ -4,6 +4,7 @@ package reactor
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"syscall"
@@ -69,4 +70,46 @@ func awaitWritable(fd int, patience time.Duration) {
 	limit := syscall.NsecToTimespec(int64(patience))
 	// Whatever comes of it, the next write says.
 	syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&watched)), 1, uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
+}
+
+// Supported says whether this system has what a Loop on epoll needs.
+const Supported = true
+
+// What a socket can be watched for.
+const (
+	Readable Events = syscall.EPOLLIN
+	Writable Events = syscall.EPOLLOUT
+)
+
+// ErrAgain is what Receive and Send return where they would have to wait.
+const ErrAgain = syscall.EAGAIN
+
+// Receive reads what there is. The error is ErrAgain where there is nothing, io.EOF at the end, or what is wrong.
+func Receive(fd int, b []byte) (int, error) {
+	for {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0, 0)
+		switch {
+		case errno == syscall.EINTR:
+		case errno != 0:
+			return 0, errno
+		case n == 0 && len(b) > 0:
+			return 0, io.EOF
+		default:
+			return int(n), nil
+		}
+	}
+}
+
+// Send writes as much as is taken, which may be less than all. The error is ErrAgain where nothing is, or what is wrong.
+func Send(fd int, b []byte) (int, error) {
+	for {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), syscall.MSG_NOSIGNAL, 0, 0)
+		switch {
+		case errno == syscall.EINTR:
+		case errno != 0:
+			return 0, errno
+		default:
+			return int(n), nil
+		}
+	}
 }

@@ -24,11 +24,36 @@ func (f Func) Run() { f() }
 // next read or write says what it is.
 type Events uint32
 
-// ErrUnsupported is New's answer where there is no epoll.
+// Kind is how a Loop speaks with the kernel.
+type Kind int
+
+// The kinds of Loops.
+const (
+	Epoll Kind = iota
+	// Ring is io_uring: what is received comes with the news of it, and what is sent goes with the next wait, so that one
+	// call serves all sockets. It needs Linux 6.1, and leave to use it.
+	Ring
+)
+
+// ErrUnsupported is New's answer where the system has none of the kind.
 var ErrUnsupported = errors.New("reactor: not supported on this system")
 
 // bufferSize is the most that is read at a time, in bytes: it bounds what one session does before it is another's turn.
 const bufferSize = 64 << 10
+
+// engine is how a Loop speaks with the kernel. All of it is for the loop's thread, except rouse, close after the thread
+// has ended, and want for a socket that leaves.
+type engine interface {
+	start() error                         // on the thread that the loop will have
+	turn(l *Loop, patience time.Duration) // waits for something to happen, and tells the sockets' owners; negative: for ever
+	rouse()                               // ends the wait that is under way, or else the next one
+	close()                               // no socket is left
+	join(s *Socket)                       // s is new
+	want(s *Socket, before, after Events) error
+	receive(s *Socket, b []byte) (int, error)
+	send(s *Socket, b []byte) (int, error)
+	rest(s *Socket) (unsent, unread []byte)
+}
 
 // slot is where the kernel's answer leads to. The generation tells its owners apart.
 type slot struct {
@@ -39,7 +64,7 @@ type slot struct {
 
 // Loop is one thread that waits for sockets. Run has to be called once, and Stop.
 type Loop struct {
-	poller poller
+	engine engine
 	slots  []slot
 	free   []uint32 // slots without an owner
 	clocks []*Clock
@@ -56,13 +81,27 @@ type Loop struct {
 	stopped bool
 }
 
-// New makes a Loop.
-func New() (*Loop, error) {
-	l := &Loop{buffer: make([]byte, bufferSize), began: time.Now(), done: make(chan struct{})}
-	if err := l.poller.open(); err != nil {
+// New makes a Loop of a kind. An error says why there can be none here.
+func New(kind Kind) (*Loop, error) {
+	open := newEpoll
+	if kind == Ring {
+		open = newRing
+	}
+	engine, err := open()
+	if err != nil {
 		return nil, err
 	}
-	return l, nil
+	return &Loop{engine: engine, buffer: make([]byte, bufferSize), began: time.Now(), done: make(chan struct{})}, nil
+}
+
+// Probe says why there can be no Loop of a kind, nil when there can be one.
+func Probe(kind Kind) error {
+	l, err := New(kind)
+	if err != nil {
+		return err
+	}
+	l.engine.close()
+	return nil
 }
 
 // Run works until Stop.
@@ -70,29 +109,30 @@ func (l *Loop) Run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer close(l.done)
+	if err := l.engine.start(); err != nil {
+		panic(err) // it was made, so that it can be used
+	}
 	for l.work() {
-		n := l.poller.wait(l.patience())
-		l.asleep.Store(false)
-		l.now = time.Since(l.began)
-		for i := range n {
-			l.tell(l.poller.event(i))
-		}
+		l.engine.turn(l, l.patience())
 		for _, c := range l.clocks {
 			c.expire(l.now)
 		}
 	}
 }
 
-// tell tells a socket's owner what it wants to hear. Of one that has left, by what another's owner did a moment ago, the
-// kernel may have said something before.
-func (l *Loop) tell(at, generation uint32, events Events) {
+// wake is what follows the wait.
+func (l *Loop) wake() {
+	l.asleep.Store(false)
+	l.now = time.Since(l.began)
+}
+
+// socketAt is the socket in a slot, nil when it is not that of the generation any more: of one that has left, by what
+// another's owner did a moment ago, the kernel may have said something before.
+func (l *Loop) socketAt(at, generation uint32) *Socket {
 	if at >= uint32(len(l.slots)) || l.slots[at].generation != generation {
-		return
+		return nil
 	}
-	slot := &l.slots[at]
-	if events &= slot.socket.Wants(); events != 0 {
-		slot.handler.Ready(events)
-	}
+	return l.slots[at].socket
 }
 
 // Buffer is memory for one read, shared by all: its content is nobody's after the handler has returned.
@@ -119,13 +159,13 @@ func (l *Loop) Stop() {
 	l.rouse()
 	l.mu.Unlock()
 	<-l.done
-	l.poller.close()
+	l.engine.close()
 }
 
 // rouse wakes the thread, if it waits. Called with mu held.
 func (l *Loop) rouse() {
 	if l.asleep.Swap(false) {
-		l.poller.rouse()
+		l.engine.rouse()
 	}
 }
 

@@ -21,15 +21,32 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 10 * time.Second
 
-// running is a loop that works until the end of the test.
-func running(t *testing.T) *reactor.Loop {
+// onEach runs a test on each kind of loop that the system has.
+func onEach(t *testing.T, test func(t *testing.T, kind reactor.Kind)) {
 	t.Helper()
-	l, err := reactor.New()
+	t.Run("epoll", func(t *testing.T) { test(t, reactor.Epoll) })
+	if err := reactor.Probe(reactor.Ring); err != nil {
+		t.Logf("not on a ring: %v", err)
+		return
+	}
+	t.Run("ring", func(t *testing.T) { test(t, reactor.Ring) })
+}
+
+// running is a loop that works until the end of the test.
+func running(t *testing.T, kind reactor.Kind) *reactor.Loop {
+	t.Helper()
+	l := made(t, kind)
+	go l.Run()
+	t.Cleanup(l.Stop)
+	return l
+}
+
+func made(t *testing.T, kind reactor.Kind) *reactor.Loop {
+	t.Helper()
+	l, err := reactor.New(kind)
 	if err != nil {
 		t.Fatal(err)
 	}
-	go l.Run()
-	t.Cleanup(l.Stop)
 	return l
 }
 
@@ -104,7 +121,11 @@ func send(t *testing.T, fd int, text string) {
 }
 
 func TestASocketIsReportedForWhatItsOwnerWants(t *testing.T) {
-	l := running(t)
+	onEach(t, aSocketIsReportedForWhatItsOwnerWants)
+}
+
+func aSocketIsReportedForWhatItsOwnerWants(t *testing.T, kind reactor.Kind) {
+	l := running(t, kind)
 	ours, theirs := pair(t)
 	e := newEar(t, l, ours, reactor.Readable, true)
 	send(t, theirs, "one")
@@ -124,8 +145,10 @@ func TestASocketIsReportedForWhatItsOwnerWants(t *testing.T) {
 	on(t, l, e.socket.Leave)
 }
 
-func TestAnEndIsToldAsWhateverIsWanted(t *testing.T) {
-	l := running(t)
+func TestAnEndIsToldAsWhateverIsWanted(t *testing.T) { onEach(t, anEndIsToldAsWhateverIsWanted) }
+
+func anEndIsToldAsWhateverIsWanted(t *testing.T, kind reactor.Kind) {
+	l := running(t, kind)
 	for _, want := range []reactor.Events{reactor.Readable, reactor.Writable} {
 		ours, theirs := pair(t)
 		syscall.Shutdown(theirs, syscall.SHUT_RDWR)
@@ -138,7 +161,11 @@ func TestAnEndIsToldAsWhateverIsWanted(t *testing.T) {
 }
 
 func TestASocketThatHasLeftIsNotReportedAndItsPlaceIsUsedAgain(t *testing.T) {
-	l := running(t)
+	onEach(t, aSocketThatHasLeftIsNotReportedAndItsPlaceIsUsedAgain)
+}
+
+func aSocketThatHasLeftIsNotReportedAndItsPlaceIsUsedAgain(t *testing.T, kind reactor.Kind) {
+	l := running(t, kind)
 	for range 100 {
 		ours, theirs := pair(t)
 		e := newEar(t, l, ours, reactor.Readable, false)
@@ -171,7 +198,11 @@ func (v *leaver) Ready(events reactor.Events) {
 }
 
 func TestASocketThatHasLeftAMomentAgoIsNotReported(t *testing.T) {
-	l := running(t)
+	onEach(t, aSocketThatHasLeftAMomentAgoIsNotReported)
+}
+
+func aSocketThatHasLeftAMomentAgoIsNotReported(t *testing.T, kind reactor.Kind) {
+	l := running(t, kind)
 	one := leaver{ear: ear{heard: make(chan reactor.Events, 10), once: true}}
 	two := leaver{ear: ear{heard: make(chan reactor.Events, 10), once: true}, other: &one}
 	one.other = &two
@@ -196,10 +227,11 @@ func TestASocketThatHasLeftAMomentAgoIsNotReported(t *testing.T) {
 }
 
 func TestTasksAreDoneInOrderAndNotAfterStop(t *testing.T) {
-	l, err := reactor.New()
-	if err != nil {
-		t.Fatal(err)
-	}
+	onEach(t, tasksAreDoneInOrderAndNotAfterStop)
+}
+
+func tasksAreDoneInOrderAndNotAfterStop(t *testing.T, kind reactor.Kind) {
+	l := made(t, kind)
 	var done []int
 	for i := range 3 {
 		l.Post(reactor.Func(func() {
@@ -224,7 +256,11 @@ func TestTasksAreDoneInOrderAndNotAfterStop(t *testing.T) {
 }
 
 func TestAlarmsRingInTimeAndOnlyWhenTheyAreSet(t *testing.T) {
-	l := running(t)
+	onEach(t, alarmsRingInTimeAndOnlyWhenTheyAreSet)
+}
+
+func alarmsRingInTimeAndOnlyWhenTheyAreSet(t *testing.T, kind reactor.Kind) {
+	l := running(t, kind)
 	type owner struct {
 		alarm *reactor.Alarm
 		began time.Time

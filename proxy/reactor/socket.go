@@ -11,6 +11,7 @@ type Socket struct {
 	loop *Loop
 	fd   int
 	slot uint32
+	flow *flow // of a ring
 
 	wants atomic.Uint32 // Events; 0: the kernel does not watch. Changed with mu held
 	mu    sync.Mutex    // guards what follows
@@ -28,6 +29,7 @@ func (s *Socket) Join(l *Loop, fd int, h Handler) {
 	}
 	slot := &l.slots[s.slot]
 	slot.socket, slot.handler = s, h
+	l.engine.join(s)
 }
 
 // Loop is the one that the socket has joined, nil before.
@@ -51,7 +53,39 @@ func (s *Socket) Want(e Events) error {
 		return nil
 	}
 	before := Events(s.wants.Swap(uint32(e)))
-	return s.loop.poller.watch(s.fd, before, e, s.slot, s.loop.slots[s.slot].generation)
+	return s.loop.engine.want(s, before, e)
+}
+
+// tell tells the owner those events that it wants to hear of.
+func (s *Socket) tell(e Events) {
+	if e &= s.Wants(); e != 0 {
+		s.loop.slots[s.slot].handler.Ready(e)
+	}
+}
+
+// Receive reads what there is. The error is ErrAgain where there is nothing, io.EOF at the end, or what is wrong.
+func (s *Socket) Receive(b []byte) (int, error) { return s.loop.engine.receive(s, b) }
+
+// Send writes as much as is taken, which may be less than all. The error is ErrAgain where nothing is, or what is wrong,
+// with this or with what was taken before.
+func (s *Socket) Send(b []byte) (int, error) { return s.loop.engine.send(s, b) }
+
+// Rest is for a descriptor that somebody else is about to use, until Want is called again: the loop has nothing under way
+// with it from here on. What was taken by Send and could not be sent now, and what has come and was not fetched by
+// Receive, is returned; it is the caller's now. On epoll that is never anything, and the socket stays watched, which
+// costs nothing while nothing happens.
+func (s *Socket) Rest() (unsent, unread []byte) {
+	if s.Left() {
+		return nil, nil
+	}
+	return s.loop.engine.rest(s)
+}
+
+// forget is Want(0) that the engine is not told of.
+func (s *Socket) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wants.Store(0)
 }
 
 // Left reports whether Leave has been called.
@@ -61,7 +95,8 @@ func (s *Socket) Left() bool {
 	return s.left
 }
 
-// Leave takes the descriptor out. Any goroutine may call it, more than once.
+// Leave takes the descriptor out. Any goroutine may call it, more than once; after Rest, unless what is under way may be
+// lost.
 func (s *Socket) Leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,7 +106,7 @@ func (s *Socket) Leave() {
 	s.left = true
 	if before := Events(s.wants.Swap(0)); before != 0 {
 		// It fails only for a descriptor that is not in the set, which then is what was asked for.
-		s.loop.poller.watch(s.fd, before, 0, s.slot, 0) //nolint:errcheck
+		s.loop.engine.want(s, before, 0) //nolint:errcheck
 	}
 	s.loop.Post((*vacancy)(s))
 }
@@ -82,6 +117,7 @@ type vacancy Socket
 // Run implements Task.
 func (v *vacancy) Run() {
 	l := v.loop
+	l.engine.rest((*Socket)(v))
 	slot := &l.slots[v.slot]
 	slot.socket, slot.handler = nil, nil
 	slot.generation++

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Supported says whether this system has what a Loop needs.
+// Supported says whether this system has what a Loop on epoll needs.
 const Supported = false
 
 // What a socket can be watched for.
@@ -21,15 +21,12 @@ const (
 // ErrAgain is what Receive and Send return where they would have to wait.
 var ErrAgain = errors.New("reactor: try again")
 
-// poller cannot be opened here, so that nothing else of it is ever called.
-type poller struct{}
+// flow is a ring's, of which there is none here.
+type flow struct{}
 
-func (*poller) open() error                                       { return ErrUnsupported }
-func (*poller) close()                                            {}
-func (*poller) rouse()                                            {}
-func (*poller) watch(int, Events, Events, uint32, uint32) error   { return ErrUnsupported }
-func (*poller) wait(time.Duration) int                            { return 0 }
-func (*poller) event(int) (slot, generation uint32, event Events) { return 0, 0, 0 }
+func newEpoll() (engine, error) { return nil, ErrUnsupported }
+
+func newRing() (engine, error) { return nil, ErrUnsupported }
 
 // Receive reads what there is.
 func Receive(int, []byte) (int, error) { return 0, ErrUnsupported }
