@@ -80,13 +80,14 @@ func reactorsOf(config *configs.Config) (reactors int, ring bool, err error) {
 		return 0, false, nil
 	case !proxy.HasReactors:
 		return 0, false, fmt.Errorf("%s is not to be had on this system", config.IO)
-	case config.IO == "iouring":
-		if err := proxy.ProbeRing(); err != nil {
-			return 0, false, fmt.Errorf("iouring is not to be had on this system: %w", err)
-		}
-		return config.Reactors, true, nil
+	case config.IO == "epoll":
+		return config.Reactors, false, nil
 	}
-	return config.Reactors, false, nil
+	err = proxy.ProbeRing()
+	if err != nil && config.IO == "iouring" {
+		return 0, false, fmt.Errorf("iouring is not to be had on this system: %w", err)
+	}
+	return config.Reactors, err == nil, nil
 }
 
 func loadPasswords(keyFile string) (passwords, error) {

@@ -54,7 +54,7 @@ func parse(arguments []string, stderr io.Writer) (options, error) {
 	flags.Uint64Var(&o.seed, "seed", 1, "of the workers' choices")
 	flags.StringVar(&o.drop, "drop", "", "have tenants lose their `THING` under load: role or schema")
 	flags.StringVar(&o.binDir, "pgbin", "", "`DIR` with Postgres server programs (default: those that are found)")
-	flags.StringVar(&o.io, "io", "auto", "the proxy's io: auto, epoll or goroutine")
+	flags.StringVar(&o.io, "io", "auto", "the proxy's io: auto, epoll, iouring or goroutine")
 	flags.BoolVar(&o.sabotage, "sabotage", false, "put a row of one tenant into another's table; a run without a failure is then worth nothing")
 	flags.BoolVar(&o.keep, "keep", false, "keep the directory with the proxy's log and Postgres's data")
 	if err := flags.Parse(arguments); err != nil {
