@@ -74,6 +74,17 @@ func prepare(config *configs.Config) (prepared, error) {
 	return p, errors.Join(problems...)
 }
 
+// io names what carries the sessions of clients without TLS.
+func (p *prepared) io() string {
+	switch {
+	case p.reactors == 0:
+		return "goroutine"
+	case p.ring:
+		return "iouring"
+	}
+	return "epoll"
+}
+
 func reactorsOf(config *configs.Config) (reactors int, ring bool, err error) {
 	switch {
 	case config.IO == "goroutine" || config.IO == "auto" && !proxy.HasReactors:

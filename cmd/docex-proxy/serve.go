@@ -94,6 +94,7 @@ func serveOn(ctx context.Context, config *configs.Config, load func() (*configs.
 	if p.passwords == nil {
 		logger.Warn("no master_key_file: servers have to let the proxy in without a password")
 	}
+	logger.Info("starting", "io", p.io(), "reactors", p.reactors)
 	g, err := newGraph(ctx, config, p, logger)
 	if err != nil {
 		return err
