@@ -91,6 +91,7 @@ type Timeouts struct {
 	IdleTransaction time.Duration `mapstructure:"idle_transaction"`
 	ClientWrite     time.Duration `mapstructure:"client_write"`
 	Drain           time.Duration `mapstructure:"drain"`
+	Upgrade         time.Duration `mapstructure:"upgrade"`
 }
 
 // Limits bound what clients may take. The tenants' own, in the registry, go before those named tenant_*; there
@@ -140,6 +141,7 @@ func Default() *Config {
 			Frame:           time.Minute,
 			IdleTransaction: 10 * time.Minute,
 			ClientWrite:     10 * time.Minute,
+			Upgrade:         time.Hour,
 			Drain:           30 * time.Second,
 		},
 		Limits:  Limits{Clients: 10000, Startups: 2000, LoginFailures: 20, MaxStatementBytes: 16 << 20, ClientStatements: 5000},

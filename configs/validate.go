@@ -125,6 +125,7 @@ func (t Timeouts) validate(p *problems) {
 	p.notNegative(t.IdleTransaction, "timeouts.idle_transaction")
 	p.notNegative(t.ClientWrite, "timeouts.client_write")
 	p.notNegative(t.Drain, "timeouts.drain")
+	p.notNegative(t.Upgrade, "timeouts.upgrade")
 }
 
 func (l Limits) validate(p *problems) {

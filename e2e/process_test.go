@@ -144,8 +144,10 @@ func lastLines(text string, n int) string {
 }
 
 // alive reports whether the program has not ended: neither gone nor waiting to be reaped.
-func (p *process) alive() bool {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.command.Process.Pid))
+func (p *process) alive() bool { return alive(p.command.Process.Pid) }
+
+func alive(pid int) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && !bytes.Contains(status, []byte(") Z "))
 }
 

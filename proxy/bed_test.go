@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,6 +44,8 @@ type bed struct {
 	login   registry.Login
 	server  *proxy.Server
 	stop    func() // and wait for the end
+	ended   func() // waits for the end
+	key     []byte // BackendKeyData of the last session that was dialed
 }
 
 // onBoth runs a test on goroutines, and on one reactor and on two, and on one that uses io_uring, where there are any.
@@ -121,17 +124,18 @@ func (b *bed) serve() {
 	ctx, end := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- b.server.Serve(ctx, listener) }()
-	stopped := false
+	var once sync.Once
+	b.ended = func() {
+		once.Do(func() {
+			if err := <-done; err != nil {
+				b.t.Error(err)
+			}
+			pools.Close()
+		})
+	}
 	b.stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
 		end()
-		if err := <-done; err != nil {
-			b.t.Error(err)
-		}
-		pools.Close()
+		b.ended()
 	}
 	b.t.Cleanup(b.stop)
 }
@@ -221,6 +225,7 @@ func (b *bed) dial() *wire {
 	b.t.Cleanup(func() { conn.Close() })
 	w := &wire{b.t, conn}
 	w.send(append(binary.BigEndian.AppendUint32(nil, 8+9+1), "\x00\x03\x00\x00user\x00app\x00\x00"...))
+	b.key = w.until('K')
 	w.until('Z')
 	return w
 }

@@ -29,12 +29,16 @@ func parseCancelKey(body []byte) (cancelKey, bool) {
 	return cancelKey{pid: binary.BigEndian.Uint32(body), secret: string(body[4:])}, true
 }
 
+// body is what parseCancelKey reads.
+func (k cancelKey) body() []byte {
+	return append(binary.BigEndian.AppendUint32(nil, k.pid), k.secret...)
+}
+
 // backendKeyData is a message that pgproto3/v2 knows with a short secret only.
 func (k cancelKey) backendKeyData() []byte {
 	b := []byte{'K'}
 	b = binary.BigEndian.AppendUint32(b, uint32(4+4+len(k.secret)))
-	b = binary.BigEndian.AppendUint32(b, k.pid)
-	return append(b, k.secret...)
+	return append(b, k.body()...)
 }
 
 // cancelTable finds the session that a key was given to.

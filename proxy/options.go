@@ -50,6 +50,10 @@ type Options struct {
 	Console console
 	Logins  loginFinder
 
+	// Forward passes on the body of a cancel request whose key is not known here, to the process that this one has taken
+	// over from. It must not block. nil: there is none.
+	Forward func(body []byte)
+
 	// Reactors is how many threads carry the sessions of clients without TLS; 0: goroutines carry them all. More than 0
 	// needs HasReactors.
 	Reactors int
@@ -70,6 +74,7 @@ type Options struct {
 	IdleTransaction       time.Duration // inside a transaction
 	ClientWrite           time.Duration // for a client to take what it was sent
 	Drain                 time.Duration // for sessions to end their transactions at a shutdown
+	Outstay               time.Duration // for sessions to end after Retire
 	Recheck               time.Duration // between looks at the registry for every live session; must not be 0
 
 	LoginFailures int // of one address for one tenant before further ones have to wait, 0 for no bound

@@ -33,6 +33,9 @@ type Server struct {
 	hosts      []*host         // the reactors, none where there are only goroutines
 	encrypted  sync.Map        // names of servers whose connections speak TLS
 
+	retire  sync.Once
+	retired chan struct{} // closed by Retire
+
 	connections sync.WaitGroup
 	rechecks    sync.WaitGroup
 	recheckTurn sync.Mutex // one look through the sessions at a time
@@ -52,6 +55,7 @@ func New(o Options) *Server {
 	s := &Server{
 		o: o, mockSecret: secret, known: &knownParameters{}, throttle: newThrottle(o.LoginFailures, time.Now),
 		births:  relay.NewBirths(),
+		retired: make(chan struct{}),
 		cancels: cancelTable{held: make(map[uint32]*cancelEntry)},
 		tenants: make(map[registry.TenantID]map[*session]struct{}), consoles: make(map[*session]struct{}),
 	}
@@ -59,8 +63,8 @@ func New(o Options) *Server {
 	return s
 }
 
-// Serve accepts connections until ctx ends. Then it lets transactions finish, for as long as Options.Drain allows, and
-// returns when the last session has ended. The listener is closed. The error is nil after a drain.
+// Serve accepts connections until ctx ends, or until it has retired and its sessions have ended. Then it lets transactions
+// finish, for as long as Options.Drain allows, and returns when the last session has ended. The listener is closed. The error is nil after a drain.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	running, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	s.running = running
@@ -70,12 +74,19 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return err
 	}
 	defer s.closeHosts()
-	context.AfterFunc(ctx, func() { l.Close() })
+	accepting, stopAccepting := s.accepting(ctx)
+	defer stopAccepting()
+	context.AfterFunc(accepting, func() { l.Close() })
 	ticks, stopTicks := context.WithCancel(ctx)
 	defer stopTicks()
 	s.rechecks.Go(func() { s.recheckRegularly(ticks) })
-	err := s.accept(ctx, running, l)
-	s.drain(stop)
+	err := s.accept(accepting, running, l)
+	gone := make(chan struct{})
+	go func() { s.connections.Wait(); close(gone) }()
+	if err == nil {
+		s.outstay(ctx, gone)
+	}
+	s.drain(stop, gone)
 	stopTicks()
 	s.rechecks.Wait()
 	return err
@@ -199,10 +210,14 @@ func (s *Server) dismiss(session *session) {
 
 // cancel serves a CancelRequest. Postgres answers none, whether or not the key is known (section 55.2.8).
 func (s *Server) cancel(ctx context.Context, key cancelKey) error {
-	if session := s.cancels.find(key); session != nil {
+	session := s.cancels.find(key)
+	switch {
+	case session != nil:
 		if err := session.driver().cancel(ctx); err != nil {
 			s.o.Logger.Warn("cannot pass a cancel request on", "error", err)
 		}
+	case s.o.Forward != nil:
+		s.o.Forward(key.body())
 	}
 	return nil
 }
@@ -265,7 +280,7 @@ func (s *Server) concerned(payload string) []*session {
 }
 
 // drain ends the sessions: those between transactions at once, the others after theirs, all when time is up.
-func (s *Server) drain(stop context.CancelCauseFunc) {
+func (s *Server) drain(stop context.CancelCauseFunc, gone <-chan struct{}) {
 	s.mu.Lock()
 	s.draining = true
 	s.mu.Unlock()
@@ -273,18 +288,16 @@ func (s *Server) drain(stop context.CancelCauseFunc) {
 	for _, session := range s.concerned("*") {
 		session.driver().drain()
 	}
-	done := make(chan struct{})
-	go func() { s.connections.Wait(); close(done) }()
 	timer := time.NewTimer(s.o.Drain)
 	defer timer.Stop()
 	select {
-	case <-done:
+	case <-gone:
 	case <-timer.C:
 		stop(errShutdown)
 		for _, session := range s.concerned("*") {
 			session.end(errShutdown) // a reactor does not watch its sessions' contexts
 		}
-		<-done
+		<-gone
 	}
 }
 

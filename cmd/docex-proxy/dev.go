@@ -73,7 +73,7 @@ func dev(ctx context.Context, f devFlags, stdout, stderr io.Writer) (err error) 
 
 	config := configs.Default()
 	config.Listen, config.HTTP = f.listen, f.http
-	clients, status, err := listen(ctx, config) // first: a taken port is found out before anything is started
+	clients, status, err := listen(config, net.Listen) // first: a taken port is found out before anything is started
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func dev(ctx context.Context, f devFlags, stdout, stderr io.Writer) (err error) 
 	if err := credentials.write(filepath.Join(dir, "credentials.json")); err != nil {
 		return err
 	}
-	return serveOn(ctx, config, nil, clients, status, stderr, func() {
+	return serveOn(ctx, config, nil, nil, clients, status, stderr, func() {
 		credentials.print(stdout)
 		printReady(stdout, clients, status)
 	})

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -34,6 +36,8 @@ type graph struct {
 	proxy       *proxy.Server
 	console     *console
 
+	takeover  *takeover                       // nil: nobody takes over
+	retired   atomic.Bool                     // another process has
 	load      func() (*configs.Config, error) // reads the configuration again; nil: there is no file
 	reloading sync.Mutex                      // one at a time
 	config    atomic.Pointer[configs.Config]  // that holds
@@ -43,8 +47,8 @@ type graph struct {
 }
 
 // newGraph makes the parts in the order of the data path. It opens no connection.
-func newGraph(ctx context.Context, config *configs.Config, p prepared, logger *slog.Logger) (*graph, error) {
-	g := &graph{registryDSN: p.registryDSN, logger: logger, instruments: newInstruments(), reached: make(chan struct{})}
+func newGraph(ctx context.Context, config *configs.Config, p prepared, takeover *takeover, logger *slog.Logger) (*graph, error) {
+	g := &graph{registryDSN: p.registryDSN, logger: logger, takeover: takeover, instruments: newInstruments(), reached: make(chan struct{})}
 	g.config.Store(config)
 	g.metrics = metrics.New(g.instruments, metrics.Options{MaxTenants: config.Metrics.MaxTenants})
 
@@ -71,7 +75,7 @@ func checkGraph(ctx context.Context, config *configs.Config) error {
 	if err != nil {
 		return err
 	}
-	g, err := newGraph(ctx, config, p, slog.New(slog.DiscardHandler))
+	g, err := newGraph(ctx, config, p, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -153,6 +157,8 @@ func buildProxy(config *configs.Config, p prepared, g *graph) *proxy.Server {
 		IdleTransaction:       config.Timeouts.IdleTransaction,
 		ClientWrite:           config.Timeouts.ClientWrite,
 		Drain:                 config.Timeouts.Drain,
+		Outstay:               config.Timeouts.Upgrade,
+		Forward:               g.takeover.forward(),
 		Recheck:               config.Registry.TTL, // before that the cache would only repeat itself
 		LoginFailures:         config.Limits.LoginFailures,
 		MaxStatementBytes:     config.Limits.MaxStatementBytes,
@@ -172,7 +178,6 @@ func (g *graph) run(ctx context.Context, clients, status net.Listener, ready fun
 	g.console.shutdown.Store(&shutdown)
 	beside, stopBeside := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBeside()
-
 	var group errgroup.Group
 	group.Go(func() error {
 		defer stopServing()
@@ -188,17 +193,53 @@ func (g *graph) run(ctx context.Context, clients, status net.Listener, ready fun
 		g.reloadOnHangup(beside, told)
 		return nil
 	})
-	if status != nil {
+	err := g.takeover.ready(ctx, g.reached)
+	if err == nil {
+		watched, stopWatched := context.WithCancel(beside)
+		defer stopWatched()
 		group.Go(func() error {
-			defer stopServing()
-			handler := metrics.Handler(g.instruments, func() error { return g.ready(serving) }, buildinfo.Version())
-			return serveHTTP(beside, status, handler)
+			err := g.watch(watched, serving, status)
+			if err != nil {
+				stopServing()
+			}
+			return err
 		})
+		group.Go(func() error {
+			g.takeover.await(beside, g, func() { g.retire(stopWatched) })
+			return nil
+		})
+		stopping := context.AfterFunc(serving, g.announceEnd)
+		defer stopping()
+		systemd("READY=1\nMAINPID=" + strconv.Itoa(os.Getpid()))
+		ready() // the listeners are open: the kernel takes connections in
+		err = g.proxy.Serve(serving, clients)
 	}
-	ready() // the listeners are open: from here on the kernel takes connections in
-	err := g.proxy.Serve(serving, clients)
 	stopBeside()
 	return errors.Join(err, group.Wait())
+}
+
+// watch serves the endpoint for those who watch the proxy, until ctx ends. There may be none.
+func (g *graph) watch(ctx, serving context.Context, status net.Listener) error {
+	if status == nil {
+		return nil
+	}
+	return serveHTTP(ctx, status, metrics.Handler(g.instruments, func() error { return g.ready(serving) }, buildinfo.Version()))
+}
+
+// retire leaves new clients, and those who watch, to the process that has taken over. Server connections that wait for a
+// session go: there are two processes now that want some.
+func (g *graph) retire(stopWatched func()) {
+	g.retired.Store(true)
+	stopWatched()
+	g.proxy.Retire()
+	g.pools.Drain(func(pool.Target) bool { return true })
+}
+
+// announceEnd tells the service manager that the service stops, unless another process has taken it over.
+func (g *graph) announceEnd() {
+	if !g.retired.Load() {
+		systemd("STOPPING=1")
+	}
 }
 
 func (g *graph) listenToRegistry(ctx context.Context) error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -103,7 +104,7 @@ func TestCheckConfigFindsEveryProblem(t *testing.T) {
 }
 
 func TestATakenPortIsFoundOutBeforeAnythingIsStarted(t *testing.T) {
-	clients, _, err := listen(t.Context(), testConfig())
+	clients, _, err := listen(testConfig(), net.Listen)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,12 +39,14 @@ func serveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			clients, status, err := listen(command.Context(), config)
+			takeover := newTakeover()
+			defer takeover.stop()
+			clients, status, err := listen(config, takeover.listen)
 			if err != nil {
 				return err
 			}
 			defer closeListeners(clients, status)
-			return serveOn(command.Context(), config, load, clients, status, command.ErrOrStderr(), func() {
+			return serveOn(command.Context(), config, load, takeover, clients, status, command.ErrOrStderr(), func() {
 				printReady(command.OutOrStdout(), clients, status)
 			})
 		},
@@ -57,15 +59,14 @@ func serveCommand() *cobra.Command {
 }
 
 // listen opens the listeners. status is nil when it is off.
-func listen(ctx context.Context, config *configs.Config) (clients, status net.Listener, err error) {
-	var opener net.ListenConfig
-	if clients, err = opener.Listen(ctx, "tcp", config.Listen); err != nil {
+func listen(config *configs.Config, open func(network, address string) (net.Listener, error)) (clients, status net.Listener, err error) {
+	if clients, err = open("tcp", config.Listen); err != nil {
 		return nil, nil, fmt.Errorf("listen: %w", err)
 	}
 	if config.HTTP == "" {
 		return clients, nil, nil
 	}
-	if status, err = opener.Listen(ctx, "tcp", config.HTTP); err != nil {
+	if status, err = open("tcp", config.HTTP); err != nil {
 		clients.Close()
 		return nil, nil, fmt.Errorf("http: %w", err)
 	}
@@ -82,7 +83,7 @@ func closeListeners(clients, status net.Listener) {
 
 // serveOn makes the graph and runs it on listeners that are open already, until ctx ends. load reads the configuration
 // again, nil where there is no file.
-func serveOn(ctx context.Context, config *configs.Config, load func() (*configs.Config, error), clients, status net.Listener, logs io.Writer, ready func()) error {
+func serveOn(ctx context.Context, config *configs.Config, load func() (*configs.Config, error), takeover *takeover, clients, status net.Listener, logs io.Writer, ready func()) error {
 	logger, err := newLogger(config.Log, logs)
 	if err != nil {
 		return err
@@ -95,7 +96,7 @@ func serveOn(ctx context.Context, config *configs.Config, load func() (*configs.
 		logger.Warn("no master_key_file: servers have to let the proxy in without a password")
 	}
 	logger.Info("starting", "io", p.io(), "reactors", p.reactors)
-	g, err := newGraph(ctx, config, p, logger)
+	g, err := newGraph(ctx, config, p, takeover, logger)
 	if err != nil {
 		return err
 	}

@@ -92,6 +92,7 @@ var libraries = map[string]library{
 	"golang.org/x/time":                          {[]string{"registry", "proxy"}, "rates of lookups and of logins"},
 	"golang.org/x/sync":                          {[]string{"cmd/docex-proxy", "cmd/docexctl", "e2e/bench", "e2e/churn"}, "goroutines that fail together are the command's"},
 	"github.com/prometheus/client_golang":        {[]string{"metrics", "cmd/docex-proxy"}, "the others count with verbs of metrics.Metrics; the command makes the registry object"},
+	"github.com/cloudflare/tableflip":            {[]string{"cmd/docex-proxy"}, "listeners go from process to process in the command"},
 	"github.com/vbauerster/mpb/v8":               {[]string{"cmd/docexctl"}, "a bar is for people"},
 	"modernc.org/sqlite":                         {[]string{"provision/sqlite"}, "files of SQLite are one room's"},
 	"github.com/spf13/viper":                     {[]string{"configs"}, "configuration is read in one place"},
