@@ -20,12 +20,16 @@ func NewRequest(deliver func(*Conn, error)) *Request {
 }
 
 // Ask is Acquire for a Request. It returns a connection that is ready to be used, or an error, or neither: then the
-// Request waits, until deliver is called or Withdraw reports true. The error is ErrBlocks where the target is a Slot and
-// none of its own connections is idle: another's has to be switched, which only Acquire does.
+// Request waits, until deliver is called or Withdraw reports true. The error is ErrBlocks where only Acquire goes on:
+// the tenant is paused, or the target is a Slot and none of its own connections is idle, so that another's has to be
+// switched.
 func (s *Set) Ask(r *Request, t Target, limit int) (*Conn, error) {
 	server, err := s.serverOf(t)
 	if err != nil {
 		return nil, err
+	}
+	if s.paused.of(t.Tenant) != nil {
+		return nil, ErrBlocks
 	}
 	if t.Slot {
 		if c, ok := server.tryAcquire(t, limit); ok {

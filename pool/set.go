@@ -12,7 +12,8 @@ import (
 type Set struct {
 	servers map[string]*server // not modified after New
 	logger  *slog.Logger
-	unknown complaint      // about servers that are not configured
+	unknown complaint // about servers that are not configured
+	paused  pauses
 	waiters sync.Pool      // of *waiter
 	work    sync.WaitGroup // dials, closings and the reaper
 	end     context.CancelCauseFunc
@@ -76,6 +77,9 @@ func (s *Set) Acquire(ctx context.Context, t Target, limit int) (*Conn, error) {
 	if ctx.Err() != nil {
 		return nil, &QueueError{Err: context.Cause(ctx)}
 	}
+	if err := s.paused.pass(ctx, t.Tenant); err != nil {
+		return nil, err
+	}
 	return server.acquire(ctx, t, limit)
 }
 
@@ -93,7 +97,7 @@ func (s *Set) serverOf(t Target) (*server, error) {
 // it neither waits nor opens any. The limit is that of Acquire.
 func (s *Set) TryAcquire(t Target, limit int) (*Conn, bool) {
 	server, ok := s.servers[t.Server]
-	if !ok {
+	if !ok || s.paused.of(t.Tenant) != nil {
 		return nil, false
 	}
 	return server.tryAcquire(t, limit)

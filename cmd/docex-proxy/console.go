@@ -27,7 +27,7 @@ func (c *console) build() *admin.Console {
 	return admin.New(admin.Options{
 		Version: buildinfo.Version(),
 		Tenants: c.tenants, Pools: c.pooled, Sessions: c.sessions, Servers: c.servers, Settings: c.settings,
-		Kill: c.kill, Reconnect: c.reconnect, Reload: c.reload, Shutdown: c.end, Explain: c.explain,
+		Kill: c.kill, Reconnect: c.reconnect, Pause: c.pause, Resume: c.resume, Paused: c.pools.Paused, Reload: c.reload, Shutdown: c.end, Explain: c.explain,
 	})
 }
 
@@ -100,6 +100,27 @@ func (c *console) kill(tenant string) int {
 
 func (c *console) reconnect(tenant string) {
 	c.pools.Drain(func(target pool.Target) bool { return tenant == "" || target.Tenant == tenant })
+}
+
+func (c *console) pause(ctx context.Context, tenant string) error {
+	if !c.pools.Pause(tenant) {
+		return errors.New("it is already")
+	}
+	c.reconnect(tenant)
+	if err := c.pools.Quiesce(ctx, tenant); err != nil {
+		c.pools.Resume(tenant)
+		return fmt.Errorf("server connections are in use: %w", err)
+	}
+	c.logger.Info("paused by an administrator", "tenant", tenant)
+	return nil
+}
+
+func (c *console) resume(tenant string) bool {
+	resumed := c.pools.Resume(tenant)
+	if resumed {
+		c.logger.Info("resumed by an administrator", "tenant", tenant)
+	}
+	return resumed
 }
 
 // reload is what SIGHUP does.

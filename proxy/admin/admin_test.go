@@ -37,8 +37,17 @@ func newConsole(done *deeds, now func() time.Time) *admin.Console {
 		Settings:  func() []admin.Setting { return []admin.Setting{{"listen", "a", "b"}} },
 		Kill:      func(tenant string) int { *done = append(*done, "kill "+tenant); return 1 },
 		Reconnect: func(tenant string) { *done = append(*done, "reconnect "+tenant) },
-		Reload:    func(context.Context) error { *done = append(*done, "reload"); return errors.New("not today") },
-		Shutdown:  func() { *done = append(*done, "shutdown") },
+		Pause: func(_ context.Context, tenant string) error {
+			*done = append(*done, "pause "+tenant)
+			if tenant == "busy" {
+				return errors.New("it works")
+			}
+			return nil
+		},
+		Resume:   func(tenant string) bool { *done = append(*done, "resume "+tenant); return tenant != "active" },
+		Paused:   func() []string { return []string{"acme"} },
+		Reload:   func(context.Context) error { *done = append(*done, "reload"); return errors.New("not today") },
+		Shutdown: func() { *done = append(*done, "shutdown") },
 		Explain: func(_ context.Context, parameters map[string]string) ([][2]string, error) {
 			return [][2]string{{"served", fmt.Sprint(parameters)}}, nil
 		},
@@ -167,11 +176,26 @@ func TestCommandsAreCarriedOut(t *testing.T) {
 	}
 }
 
+func TestTenantsArePausedAndResumed(t *testing.T) {
+	var done deeds
+	c := newConsole(&done, nil)
+	kinds, bodies, err := talk(t, c, query("PAUSE acme; PAUSE; RESUME; RESUME acme"), query("PAUSE busy"), query("RESUME active"), goodbye)
+	if err != nil || kinds != "CCCCZEZEZ" {
+		t.Errorf("%s, %v", kinds, err)
+	}
+	if want := []string{"pause acme", "pause ", "resume ", "resume acme", "pause busy", "resume active"}; !slices.Equal(done, want) {
+		t.Errorf("%q", done)
+	}
+	if !strings.Contains(bodies[5], "C55000\x00") || !strings.Contains(bodies[5], "it works") || !strings.Contains(bodies[7], "C55000\x00") {
+		t.Errorf("%q", bodies)
+	}
+}
+
 func TestWhatIsNoCommandIsRefusedAndNothingElse(t *testing.T) {
 	var done deeds
 	c := newConsole(&done, nil)
 	for command, code := range map[string]string{
-		"SELECT 1": "42601", "SHOW": "42601", "SHOW NOTHING": "42601", "KILL": "42601", "KILL a b": "42601", "RECONNECT a b": "42601", "PAUSE": "0A000", "KILL 'a": "42601",
+		"SELECT 1": "42601", "SHOW": "42601", "SHOW NOTHING": "42601", "KILL": "42601", "KILL a b": "42601", "RECONNECT a b": "42601", "PAUSE a b": "42601", "SUSPEND": "0A000", "KILL 'a": "42601",
 		"EXPLAIN SELECT 1": "42601", "EXPLAIN ROUTE acme": "42601", "DROP TABLE x": "42601",
 	} {
 		kinds, bodies, err := talk(t, c, query(command+"; SHUTDOWN"), query("SHOW VERSION"), goodbye)

@@ -57,8 +57,14 @@ type Options struct {
 
 	Kill      func(tenant string) int // ends a tenant's sessions and says how many; "" is all tenants
 	Reconnect func(tenant string)     // has server connections closed when they are released; "" all
-	Reload    func(ctx context.Context) error
-	Shutdown  func()
+	// Pause holds back new transactions of a tenant, "" for all, and returns when none runs any more and their server
+	// connections are closed. When ctx ends before, nothing is paused. Resume ends a pause of the same name; it reports
+	// false when there is none.
+	Pause    func(ctx context.Context, tenant string) error
+	Resume   func(tenant string) bool
+	Paused   func() []string
+	Reload   func(ctx context.Context) error
+	Shutdown func()
 	// Explain says what the proxy would do with a client that sends these startup parameters, in words.
 	Explain func(ctx context.Context, parameters map[string]string) ([][2]string, error)
 
@@ -138,6 +144,11 @@ func (c *Console) run(ctx context.Context, command string) (*table, error) {
 		}
 		c.o.Reconnect(strings.Join(rest, ""))
 		return &table{tag: "RECONNECT"}, nil
+	case "PAUSE", "RESUME":
+		if len(rest) > 1 {
+			return nil, syntax(verb + " names one tenant, or none for all")
+		}
+		return c.pause(ctx, verb, strings.Join(rest, ""))
 	case "RELOAD":
 		if err := c.o.Reload(ctx); err != nil {
 			return nil, &Error{Code: "F0000", Message: "nothing is reloaded: " + err.Error()}
@@ -150,10 +161,29 @@ func (c *Console) run(ctx context.Context, command string) (*table, error) {
 		return c.explain(ctx, rest)
 	case "SET", "BEGIN", "COMMIT", "ROLLBACK": // drivers say so unasked
 		return &table{tag: verb}, nil
-	case "PAUSE", "RESUME", "SUSPEND", "WAIT_CLOSE", "DISABLE", "ENABLE", "KILL_CLIENT":
+	case "SUSPEND", "WAIT_CLOSE", "DISABLE", "ENABLE", "KILL_CLIENT":
 		return nil, &Error{Code: "0A000", Message: verb + " is not supported", Hint: "SHOW HELP lists what is; docexctl tenant suspend keeps a tenant out."}
 	}
 	return nil, syntax("unknown command: SHOW HELP lists those that there are")
+}
+
+// pausePatience is how long PAUSE waits for what runs.
+const pausePatience = time.Minute
+
+// pause serves PAUSE and RESUME.
+func (c *Console) pause(ctx context.Context, verb, tenant string) (*table, error) {
+	if verb == "RESUME" {
+		if !c.o.Resume(tenant) {
+			return nil, &Error{Code: "55000", Message: "nothing of that name is paused"}
+		}
+		return &table{tag: verb}, nil
+	}
+	ctx, stop := context.WithTimeout(ctx, pausePatience)
+	defer stop()
+	if err := c.o.Pause(ctx, tenant); err != nil {
+		return nil, &Error{Code: "55000", Message: "nothing is paused: " + err.Error()}
+	}
+	return &table{tag: verb}, nil
 }
 
 func syntax(text string) error { return &Error{Code: "42601", Message: text} }

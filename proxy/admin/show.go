@@ -60,6 +60,8 @@ func (c *Console) help() *table {
 	}
 	for _, line := range [][2]string{
 		{"KILL tenant", "end a tenant's sessions and close its server connections"},
+		{"PAUSE [tenant]", "hold new transactions back, and wait until none runs and their server connections are closed"},
+		{"RESUME [tenant]", "end a pause of the same name"},
 		{"RECONNECT [tenant]", "close server connections when they are released"},
 		{"EXPLAIN ROUTE name=value ...", "what the proxy would do with a client that sends these startup parameters"},
 		{"RELOAD", "forget what is cached of the registry"},
@@ -75,7 +77,8 @@ func (c *Console) version() *table {
 }
 
 func (c *Console) tenants() *table {
-	t := &table{columns: columnsOf("tenant #sessions #transactions #received #sent #wait_us #active #idle #connecting #waiting server isolation")}
+	t := &table{columns: columnsOf("tenant #sessions #transactions #received #sent #wait_us #active #idle #connecting #waiting server isolation #paused")}
+	paused := c.o.Paused()
 	pools := make(map[string][]Pool)
 	for _, p := range c.o.Pools() {
 		pools[p.Tenant] = append(pools[p.Tenant], p)
@@ -92,6 +95,7 @@ func (c *Console) tenants() *table {
 		t.rows = append(t.rows, []any{
 			tenant.Name, int64(tenant.Sessions), tenant.Transactions, tenant.Received, tenant.Sent, tenant.Waited.Microseconds(),
 			int64(sum.Active), int64(sum.Idle), int64(sum.Connecting), int64(sum.Waiting), sum.Server, sum.Isolation,
+			count(slices.Contains(paused, tenant.Name) || slices.Contains(paused, "")),
 		})
 	}
 	return t
@@ -196,7 +200,7 @@ func (c *Console) databases() *table {
 	slices.SortFunc(servers, func(a, b Server) int { return strings.Compare(a.Name, b.Name) })
 	for _, s := range servers {
 		t.rows = append(t.rows, []any{
-			s.Name, s.Host, int64(s.Port), "", nil, int64(s.Max), int64(0), int64(0), "transaction", int64(s.Max), used[s.Name], int64(0), int64(0),
+			s.Name, s.Host, int64(s.Port), "", nil, int64(s.Max), int64(0), int64(0), "transaction", int64(s.Max), used[s.Name], count(c.pausedAll()), int64(0),
 		})
 	}
 	return t
@@ -258,7 +262,22 @@ func (c *Console) config() *table {
 }
 
 func (c *Console) state() *table {
-	return &table{columns: columnsOf("key value"), rows: [][]any{{"active", "yes"}, {"paused", "no"}, {"suspended", "no"}}}
+	active, paused := "yes", "no"
+	if c.pausedAll() {
+		active, paused = paused, active
+	}
+	return &table{columns: columnsOf("key value"), rows: [][]any{{"active", active}, {"paused", paused}, {"suspended", "no"}}}
+}
+
+// pausedAll reports whether all tenants are paused at once.
+func (c *Console) pausedAll() bool { return slices.Contains(c.o.Paused(), "") }
+
+// count is a truth as PgBouncer writes it.
+func count(truth bool) int64 {
+	if truth {
+		return 1
+	}
+	return 0
 }
 
 func sorted(counts map[string]int64) []string {
