@@ -84,9 +84,16 @@ func encryptedClients(ctx context.Context, s *site, o options, r *report) error 
 	return nil
 }
 
+// mostDirect is from how many clients on Postgres itself is left out: its server processes take longer to start than the
+// measurement takes.
+const mostDirect = 100
+
 // benched adds a row for each target that can do what the cell asks for.
 func benched(ctx context.Context, s *site, o options, r *report, name string, c cell, sslmode string, targets []*target, extra ...string) error {
 	fmt.Fprintf(r.progress, "one tenant, %s, %d clients, sslmode %s\n", name, c.clients, sslmode)
+	if c.clients > mostDirect {
+		targets = slices.DeleteFunc(slices.Clone(targets), func(t *target) bool { return t == s.direct })
+	}
 	if c.mode == "prepared" && !s.bouncer.prepares {
 		targets = slices.DeleteFunc(slices.Clone(targets), func(t *target) bool { return t == s.pgbouncer })
 	}

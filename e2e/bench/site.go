@@ -120,8 +120,15 @@ func (s *site) provision(ctx context.Context, o options) error {
 		if err := s.fill(ctx, nameOf(level, 1)); err != nil {
 			return err
 		}
+		roles := []string{roleOf(nameOf(level, 1))}
 		for number := 2; number <= o.most(level); number++ {
 			if err := s.hurry(ctx, level, nameOf(level, number)); err != nil {
+				return err
+			}
+			roles = append(roles, roleOf(nameOf(level, number)))
+		}
+		if level == "trusted" { // in one statement: what one costs grows with those before
+			if err := s.sql(ctx, database, "GRANT "+strings.Join(roles, ", ")+" TO docex_pool"); err != nil {
 				return err
 			}
 		}
@@ -174,9 +181,6 @@ INSERT INTO docex_system.tenant_registry (tenant_id, display_name, is_system, is
 VALUES ('%[4]s', '%[4]s', false, 'schema', '%[1]s', now(), 'bench', now());
 INSERT INTO docex_system.tenant_route (tenant_id, status, isolation, server, database_name, role_name)
 VALUES ('%[4]s', 'active', '%[5]s', 'main', '%[3]s', '%[1]s');`, roleOf(tenant), s.rolePassword(tenant), database, tenant, level)
-	if level == "trusted" {
-		sql += fmt.Sprintf("GRANT %s TO docex_pool;", roleOf(tenant))
-	}
 	return s.sql(ctx, database, sql+fillSQL(tenant))
 }
 

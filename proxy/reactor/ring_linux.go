@@ -23,22 +23,46 @@ type ring struct {
 	inline uint32       // sends whose completion has not been seen
 	look   []*Socket    // have something to tell without the kernel
 	late   []completion // were there when others were waited for
-	spare  [][]byte     // memory for what is to be sent
+	spare  []*outgoing  // of nobody
 }
 
-// flow is what a ring has under way for a socket.
+// flow is what a ring has under way for a socket. There is one for each client, however idle: it is kept small.
 type flow struct {
 	receiving, sending, polling bool // the kernel has been asked to
 	going, looked               bool // the socket is in the ring's lists
+	drawn                       bool // the last receive has probably taken all that there was
 
-	unread []byte // has come and was not fetched
-	buffer int    // which of the lent ones that lies in, -1 for none
-	end    error  // what a Receive after that returns
-	drawn  bool   // the last receive has probably taken all that there was
+	buffer int16     // which of the lent ones unread lies in, -1 for none
+	end    code      // what a Receive after unread returns
+	broken code      // what the next Send returns
+	unread []byte    // has come and was not fetched
+	out    *outgoing // nil when nothing is to be sent
+}
 
-	unsent []byte // was taken by Send; its beginning is gone
-	base   []byte // unsent's memory
-	broken error  // what the next Send returns
+// outgoing is what was taken by Send and is not sent.
+type outgoing struct {
+	unsent []byte // its beginning is gone
+	base   []byte // its memory
+}
+
+// code is an error of a socket: a number of the kernel's, or the end, or none.
+type code int32
+
+const ended code = -1
+
+func (c code) err() error {
+	if c == ended {
+		return io.EOF
+	}
+	return syscall.Errno(c)
+}
+
+// unsent is what is to be sent.
+func (f *flow) unsent() []byte {
+	if f.out == nil {
+		return nil
+	}
+	return f.out.unsent
 }
 
 // What a completion is for, in its token's uppermost bits.
@@ -46,7 +70,7 @@ const (
 	tokenRecv = iota << 62
 	tokenSend
 	tokenPoll
-	tokenOther // a cancellation; the waker, with wakerToken
+	tokenOther // a cancellation, a knock; the waker, with wakerToken
 
 	tokenKinds      = 3 << 62
 	wakerToken      = tokenOther | 1
@@ -192,7 +216,7 @@ func (r *ring) settle(l *Loop, c completion) *Socket {
 		r.settleSend(s, c)
 	case tokenPoll:
 		f.polling = false
-		if len(f.unsent) > 0 && c.result >= 0 {
+		if f.out != nil && c.result >= 0 {
 			r.queue(s)
 		}
 	}
@@ -202,16 +226,16 @@ func (r *ring) settle(l *Loop, c completion) *Socket {
 func (r *ring) settleReceive(f *flow, c completion) {
 	switch errno := syscall.Errno(-c.result); {
 	case c.result > 0:
-		f.buffer = int(c.flags >> completionBufferShift)
+		f.buffer = int16(c.flags >> completionBufferShift)
 		f.unread = r.uring.lent(uint16(f.buffer), int(c.result))
 		f.drawn = c.result < ringBufferSize
 		return
 	case c.result == 0:
-		f.end = io.EOF
+		f.end = ended
 	case errno == syscall.ECANCELED, errno == syscall.ENOBUFS, errno == syscall.EINTR, errno == syscall.EAGAIN: // again, if it is wanted
 		f.drawn = false
 	default:
-		f.end = errno
+		f.end = code(errno)
 	}
 	if c.flags&completionBuffer != 0 {
 		r.uring.lend(uint16(c.flags >> completionBufferShift))
@@ -222,12 +246,12 @@ func (r *ring) settleSend(s *Socket, c completion) {
 	f := s.flow
 	switch errno := syscall.Errno(-c.result); {
 	case c.result >= 0:
-		f.unsent = f.unsent[c.result:]
+		f.out.unsent = f.out.unsent[c.result:]
 	case errno == syscall.EAGAIN, errno == syscall.EINTR:
 	default:
-		f.broken, f.unsent = errno, nil
+		f.broken, f.out.unsent = code(errno), nil
 	}
-	if len(f.unsent) == 0 {
+	if len(f.out.unsent) == 0 {
 		r.recycle(f)
 		return
 	}
@@ -235,18 +259,18 @@ func (r *ring) settleSend(s *Socket, c completion) {
 }
 
 func (r *ring) recycle(f *flow) {
-	if f.base != nil && len(r.spare) < ringSpare {
-		r.spare = append(r.spare, f.base[:0])
+	if f.out != nil && len(r.spare) < ringSpare {
+		r.spare = append(r.spare, f.out)
 	}
-	f.base, f.unsent = nil, nil
+	f.out = nil
 }
 
 // events are what a socket is ready for.
 func (f *flow) events() (e Events) {
-	if len(f.unread) > 0 || f.end != nil {
+	if len(f.unread) > 0 || f.end != 0 {
 		e |= Readable
 	}
-	if len(f.unsent) == 0 && !f.polling {
+	if f.out == nil && !f.polling {
 		e |= Writable
 	}
 	return e
@@ -296,8 +320,8 @@ func (r *ring) arrange(s *Socket, wanted Events) {
 func (r *ring) receive(s *Socket, b []byte) (int, error) {
 	f := s.flow
 	if len(f.unread) == 0 {
-		if f.end != nil {
-			return 0, f.end
+		if f.end != 0 {
+			return 0, f.end.err()
 		}
 		return 0, ErrAgain
 	}
@@ -319,8 +343,8 @@ func (r *ring) takeBack(f *flow) {
 func (r *ring) send(s *Socket, b []byte) (int, error) {
 	f := s.flow
 	switch {
-	case f.broken != nil:
-		return 0, f.broken
+	case f.broken != 0:
+		return 0, f.broken.err()
 	case f.sending || f.polling:
 		return 0, ErrAgain
 	case !f.going && len(b) > sendMax:
@@ -330,21 +354,28 @@ func (r *ring) send(s *Socket, b []byte) (int, error) {
 		}
 		return n, err
 	}
-	n := min(len(b), sendMax-len(f.unsent))
+	n := min(len(b), sendMax-len(f.unsent()))
 	if n <= 0 {
 		return 0, ErrAgain
 	}
-	if f.base == nil {
-		if last := len(r.spare) - 1; last >= 0 {
-			f.base, r.spare = r.spare[last], r.spare[:last]
-		} else {
-			f.base = make([]byte, 0, sendMax)
-		}
-		f.unsent = f.base
+	if f.out == nil {
+		f.out = r.take()
 	}
-	f.unsent = append(f.unsent, b[:n]...)
+	f.out.unsent = append(f.out.unsent, b[:n]...)
 	r.queue(s)
 	return n, nil
+}
+
+// take is memory for what is to be sent.
+func (r *ring) take() *outgoing {
+	o := &outgoing{}
+	if last := len(r.spare) - 1; last >= 0 {
+		o, r.spare = r.spare[last], r.spare[:last]
+	} else {
+		o.base = make([]byte, 0, sendMax)
+	}
+	o.unsent = o.base
+	return o
 }
 
 // queue has a socket be sent to with the next wait.
@@ -360,10 +391,18 @@ func (r *ring) submitSends() {
 		f := s.flow
 		f.going, f.sending = false, true
 		r.inline++
+		r.uring.reserve(2)
 		r.uring.push(submission{
-			opcode: opSend, fd: int32(s.fd), address: uint64(uintptr(unsafe.Pointer(&f.unsent[0]))), length: uint32(len(f.unsent)),
-			opFlags: syscall.MSG_NOSIGNAL | syscall.MSG_DONTWAIT, token: s.token(tokenSend),
+			opcode: opSend, flags: entryLink, fd: int32(s.fd), address: uint64(uintptr(unsafe.Pointer(&f.out.unsent[0]))), length: uint32(len(f.out.unsent)),
+			opFlags: syscall.MSG_NOSIGNAL | syscall.MSG_DONTWAIT | syscall.MSG_WAITALL, token: s.token(tokenSend),
 		})
+		// The wait is for the sends, which takes no time, and for one thing more. A send that is not complete has to be
+		// that thing: it breaks its link, and that is told. So has one whose owner has more to say.
+		knock := submission{opcode: opNop, token: tokenOther}
+		if s.Wants()&Writable == 0 {
+			knock.flags = entrySkipSuccess
+		}
+		r.uring.push(knock)
 	}
 	r.going = r.going[:0]
 }
@@ -380,7 +419,7 @@ func (r *ring) rest(s *Socket) (unsent, unread []byte) {
 	if f.busy() {
 		r.submitSends()
 		r.uring.enter(0, 0, true)
-		for r.collect(s); f.receiving || f.polling; r.collect(s) {
+		for r.collect(s); f.receiving || f.polling || f.sending; r.collect(s) {
 			r.uring.push(submission{opcode: opAsyncCancel, fd: int32(s.fd), opFlags: cancelAll | cancelFD, token: tokenOther})
 			r.uring.enter(1, -1, true)
 		}
@@ -388,7 +427,7 @@ func (r *ring) rest(s *Socket) (unsent, unread []byte) {
 			r.going = slices.DeleteFunc(r.going, func(one *Socket) bool { return one == s })
 		}
 	}
-	unsent, unread = slices.Clone(f.unsent), slices.Clone(f.unread)
+	unsent, unread = slices.Clone(f.unsent()), slices.Clone(f.unread)
 	r.recycle(f)
 	r.takeBack(f)
 	return unsent, unread

@@ -21,6 +21,7 @@ type mouth struct {
 	toSay                   []byte
 	ended                   error
 	limit                   int           // bytes for each Receive
+	piece                   int           // bytes for each Send, 0: all
 	enough                  int           // told over done when so many have come, or the end
 	done                    chan struct{} // closed then
 	finished, isEmpty, last bool
@@ -66,7 +67,11 @@ func (m *mouth) Ready(e reactor.Events) {
 
 func (m *mouth) say(b []byte) {
 	m.toSay = append(m.toSay, b...)
-	n, err := m.socket.Send(m.toSay)
+	now := m.toSay
+	if m.piece > 0 && len(now) > m.piece {
+		now = now[:m.piece]
+	}
+	n, err := m.socket.Send(now)
 	if err != nil && !errors.Is(err, reactor.ErrAgain) {
 		m.ended = err
 		return
@@ -369,4 +374,34 @@ func whatIsLeftUnread(t *testing.T, kind reactor.Kind) {
 			one.socket.Leave()
 		}
 	})
+}
+
+func TestASlowReaderGetsAllWithNothingElseGoingOn(t *testing.T) { onEach(t, aSlowReaderGetsAll) }
+
+func aSlowReaderGetsAll(t *testing.T, kind reactor.Kind) {
+	l := running(t, kind)
+	for _, piece := range []int{3000, 12_000, 40_000} { // sent with the wait, or with a call of its own
+		want := pattern(2_000_000 + piece)
+		ours, theirs := pair(t)
+		m := newMouth(t, l, ours, 100, 1)
+		m.piece, m.last = piece, true
+		on(t, l, func() { m.say(want) })
+		var got []byte
+		buffer := make([]byte, 9000)
+		for end := time.Now().Add(patience); len(got) < len(want); {
+			n, err := reactor.Receive(theirs, buffer)
+			got = append(got, buffer[:n]...)
+			if err != nil && !errors.Is(err, reactor.ErrAgain) || time.Now().After(end) {
+				t.Fatalf("by %d: %d bytes of %d, %v", piece, len(got), len(want), err)
+			}
+			if err != nil {
+				time.Sleep(50 * time.Microsecond)
+			}
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("by %d: other bytes came", piece)
+		}
+		wait(t, m.emptied)
+		on(t, l, func() { m.socket.Rest(); m.socket.Leave() })
+	}
 }

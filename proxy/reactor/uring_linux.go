@@ -74,17 +74,17 @@ const (
 	sysSetup, sysEnter, sysRegister = 425, 426, 427
 
 	setupCQSize, setupDisabled, setupSingleIssuer, setupDeferTaskrun = 1 << 3, 1 << 6, 1 << 12, 1 << 13
-	featureSingleMmap, featureNoDrop, featureExtArg                  = 1 << 0, 1 << 1, 1 << 8
+	featureSingleMmap, featureNoDrop, featureExtArg, featureSkip     = 1 << 0, 1 << 1, 1 << 8, 1 << 11
 	enterGetEvents, enterExtArg                                      = 1 << 0, 1 << 3
 	registerEnable, registerBufferRing                               = 12, 22
 	offsetEntries                                                    = 0x10000000
 
-	opPollAdd, opAsyncCancel, opSend, opRecv = 6, 14, 26, 27
-	cancelAll, cancelFD                      = 1 << 0, 1 << 1
-	entryBufferSelect                        = 1 << 5
-	recvPollFirst                            = 1 << 0
-	completionBuffer, completionBufferShift  = 1 << 0, 16
-	submitEntries, completeEntries           = 512, 8192
+	opNop, opPollAdd, opAsyncCancel, opSend, opRecv = 0, 6, 14, 26, 27
+	cancelAll, cancelFD                             = 1 << 0, 1 << 1
+	entryLink, entryBufferSelect, entrySkipSuccess  = 1 << 2, 1 << 5, 1 << 6
+	recvPollFirst                                   = 1 << 0
+	completionBuffer, completionBufferShift         = 1 << 0, 16
+	submitEntries, completeEntries                  = 512, 8192
 	// ringBuffers of ringBufferSize bytes are what has been received and not dealt with at most: one wake-up's. The
 	// number is a power of two.
 	ringBuffers, ringBufferSize = 128, 32 << 10
@@ -105,7 +105,7 @@ func openUring() (u *uring, err error) {
 			u.close()
 		}
 	}()
-	const features = featureSingleMmap | featureNoDrop | featureExtArg
+	const features = featureSingleMmap | featureNoDrop | featureExtArg | featureSkip
 	if parameters.features&features != features {
 		return nil, fmt.Errorf("io_uring_setup: %w", syscall.ENOSYS)
 	}
@@ -182,12 +182,17 @@ func (u *uring) enable() error {
 
 // push enters a submission, which goes to the kernel with the next enter: this one, where there is no place left.
 func (u *uring) push(s submission) {
-	for u.tail-atomic.LoadUint32(u.submitHead) > u.submitMask {
-		u.enter(0, 0, true)
-	}
+	u.reserve(1)
 	at := uintptr(u.tail&u.submitMask) * unsafe.Sizeof(s)
 	*(*submission)(unsafe.Pointer(&u.entries[at])) = s
 	u.tail++
+}
+
+// reserve makes room for so many submissions, which then go to the kernel together.
+func (u *uring) reserve(n uint32) {
+	for u.tail-atomic.LoadUint32(u.submitHead)+n > u.submitMask+1 {
+		u.enter(0, 0, true)
+	}
 }
 
 // enter submits what has been pushed, and waits until so many completions are there, or the patience has passed; a
