@@ -83,6 +83,8 @@ func TestTheCatalogueIsTheGoldenOne(t *testing.T) {
 	m.AcquireWaited("acme", 250*time.Millisecond)
 	m.ServerConnected("main", 20*time.Millisecond, nil)
 	m.ServerConnected("main", 20*time.Millisecond, errors.New("refused"))
+	m.TenantSwitched("main", 2*time.Millisecond, nil)
+	m.TenantSwitched("main", 2*time.Millisecond, errors.New("refused"))
 	m.LookupDone("tenant", "miss")
 	m.RegistryListening(true)
 	m.Pinned("listen")
