@@ -17,7 +17,7 @@ export GOFLAGS += -buildvcs=false
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test vet format-check unit e2e isolation churn compat docex fuzz bench gobench lint fmt cover up down clean
+.PHONY: help build demo test vet format-check unit e2e isolation churn compat docex fuzz faults bench gobench lint fmt cover up down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ e2e: ## Test the built programs as black boxes
 
 fuzz: ## Run every fuzz target for FUZZTIME (5s)
 	scripts/fuzz.sh $(FUZZTIME)
+
+faults: ## Break what the proxy stands on while clients work, and say what they saw
+	$(GO) run ./e2e/faults $(FAULTS)
 
 bench: ## Measure the proxy beside PgBouncer and Postgres itself, in one run, and print the tables
 	@scripts/deps.sh bench

@@ -53,10 +53,10 @@ func (c *Config) Validate() error {
 	if c.HTTP != "" {
 		p.address(c.HTTP, "http")
 	}
-	p.oneOf(c.IO, "io", "auto", "epoll", "iouring", "goroutine")
+	p.oneOf(c.IO, "io", words()["io"]...)
 	p.atLeast(1, c.Reactors, "reactors")
-	p.oneOf(c.Log.Level, "log.level", "debug", "info", "warn", "error")
-	p.oneOf(c.Log.Format, "log.format", "text", "json")
+	p.oneOf(c.Log.Level, "log.level", words()["log.level"]...)
+	p.oneOf(c.Log.Format, "log.format", words()["log.format"]...)
 	c.Registry.validate(p)
 	for _, name := range slices.Sorted(maps.Keys(c.Servers)) {
 		c.Servers[name].validate(p, name)

@@ -67,11 +67,19 @@ func noArguments(_ *cobra.Command, args []string) error {
 
 func checkConfigCommand() *cobra.Command {
 	var file string
+	var schema bool
 	command := &cobra.Command{
-		Use:   "check-config --config FILE",
+		Use:   "check-config --config FILE | --schema",
 		Short: "Check a configuration file, the environment and the files they name, without serving",
 		Args:  noArguments,
 		RunE: func(command *cobra.Command, _ []string) error {
+			if schema {
+				text, err := configs.Schema()
+				if err == nil {
+					_, err = command.OutOrStdout().Write(text)
+				}
+				return err
+			}
 			config, err := configs.Load(file)
 			if err != nil {
 				return err
@@ -84,5 +92,6 @@ func checkConfigCommand() *cobra.Command {
 		},
 	}
 	command.Flags().StringVar(&file, "config", "", "configuration `FILE`; without it defaults and environment hold")
+	command.Flags().BoolVar(&schema, "schema", false, "print the file's JSON Schema instead, for editors")
 	return command
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -76,17 +75,12 @@ func (c *cli) adoptAll(ctx context.Context, dryRun bool, adopt func(context.Cont
 	if err != nil {
 		return err
 	}
-	var mu sync.Mutex
+	var adopted gathered[*registry.Tenant]
+	outcome := c.bulk(ctx, bulk{what: "adopted", parallel: 1, fatal: is[*provision.KeyMismatchError]}, names, adopted.from(adopt))
 	views := []tenantView{}
-	outcome := c.bulk(ctx, bulk{what: "adopted", parallel: 1, fatal: is[*provision.KeyMismatchError]}, names, func(ctx context.Context, name string) error {
-		tenant, err := adopt(ctx, name)
-		if err == nil {
-			mu.Lock()
-			views = append(views, viewTenant(tenant))
-			mu.Unlock()
-		}
-		return err
-	})
+	for _, tenant := range adopted.made() {
+		views = append(views, viewTenant(tenant))
+	}
 	if dryRun {
 		return joinErrors(c.nothingChanged(), outcome.err("adopted"))
 	}
@@ -99,15 +93,12 @@ func (c *cli) adoptAll(ctx context.Context, dryRun bool, adopt func(context.Cont
 
 // tenantNames lists the ids of the tenants that are wanted, the oldest first.
 func (c *cli) tenantNames(ctx context.Context, wanted func(*registry.Tenant) bool) (names []string, err error) {
-	err = c.withStore(ctx, func(store *registry.Store) error {
-		tenants, err := store.Tenants(ctx)
-		for _, t := range tenants {
-			if wanted(t) {
-				names = append(names, string(t.ID))
-			}
+	tenants, err := c.tenants(ctx)
+	for _, t := range tenants {
+		if wanted(t) {
+			names = append(names, string(t.ID))
 		}
-		return err
-	})
+	}
 	return names, err
 }
 

@@ -113,16 +113,13 @@ func (c *cli) plan(ctx context.Context, wanted []wantedTenant, f applyFlags) ([]
 	if err != nil {
 		return nil, err
 	}
-	known := make(map[string]*registry.Tenant)
-	err = c.withStore(ctx, func(store *registry.Store) error {
-		tenants, err := store.Tenants(ctx)
-		for _, t := range tenants {
-			known[string(t.ID)] = t
-		}
-		return err
-	})
+	tenants, err := c.tenants(ctx)
 	if err != nil {
 		return nil, err
+	}
+	known := make(map[string]*registry.Tenant)
+	for _, t := range tenants {
+		known[string(t.ID)] = t
 	}
 	plan := make([]*plannedTenant, len(wanted))
 	for i, w := range wanted {
@@ -166,8 +163,8 @@ func (w wantedTenant) compare(is *registry.Tenant, actor string) *plannedTenant 
 		change.DisplayName = &w.DisplayName
 		p.Changes = append(p.Changes, fmt.Sprintf("display name %q", w.DisplayName))
 	}
-	if w.Limits != nil && w.Limits.limits() != is.Route.Limits {
-		change.Limits = func(limits *registry.Limits) { *limits = w.Limits.limits() }
+	if w.Limits != nil && registry.Limits(*w.Limits) != is.Route.Limits {
+		change.Limits = func(limits *registry.Limits) { *limits = registry.Limits(*w.Limits) }
 		p.Changes = append(p.Changes, "limits "+w.Limits.String())
 	}
 	if change.DisplayName != nil || change.Limits != nil {

@@ -67,6 +67,33 @@ func (c *cli) bulk(ctx context.Context, b bulk, names []string, do func(ctx cont
 	return outcome
 }
 
+// gathered is what a bulk has made of those that did not fail, by several workers. The zero value is none.
+type gathered[T any] struct {
+	mu  sync.Mutex
+	all []T
+}
+
+// from is do for a bulk: what it makes is kept.
+func (g *gathered[T]) from(do func(ctx context.Context, name string) (T, error)) func(ctx context.Context, name string) error {
+	return func(ctx context.Context, name string) error {
+		made, err := do(ctx, name)
+		if err == nil {
+			g.mu.Lock()
+			g.all = append(g.all, made)
+			g.mu.Unlock()
+		}
+		return err
+	}
+}
+
+// made is what there is, after the bulk.
+func (g *gathered[T]) made() []T {
+	if g.all == nil {
+		return []T{} // as JSON it is a list, too
+	}
+	return g.all
+}
+
 // err is nil when everything was done.
 func (o bulkOutcome) err(what string) error {
 	err := errors.Join(o.failed...)

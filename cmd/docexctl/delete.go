@@ -137,45 +137,6 @@ func (c *cli) tenantDelete(ctx context.Context, f deleteFlags, text string) erro
 	return c.print(view, view.write)
 }
 
-// tenants reads all.
-func (c *cli) tenants(ctx context.Context) (tenants []*registry.Tenant, err error) {
-	done, err := c.files(func(i sqlite.Installation) error {
-		return c.withFiles(ctx, i, func(r *sqlite.Registry) error {
-			tenants, err = r.Tenants(ctx)
-			return err
-		})
-	})
-	if done {
-		return tenants, err
-	}
-	err = c.withStore(ctx, func(store *registry.Store) error {
-		tenants, err = store.Tenants(ctx)
-		return err
-	})
-	return tenants, err
-}
-
-// tenant reads one, with an error that says how to find the others.
-func (c *cli) tenant(ctx context.Context, id registry.TenantID) (tenant *registry.Tenant, err error) {
-	done, err := c.files(func(i sqlite.Installation) error {
-		return c.withFiles(ctx, i, func(r *sqlite.Registry) error {
-			tenant, err = r.Tenant(ctx, id)
-			return err
-		})
-	})
-	if done {
-		return tenant, err
-	}
-	err = c.withStore(ctx, func(store *registry.Store) error {
-		tenant, err = store.Tenant(ctx, id)
-		if errors.Is(err, registry.ErrNotFound) {
-			return fmt.Errorf("tenant '%s' %w; see `docexctl tenant list`", id, provision.ErrNotFound)
-		}
-		return err
-	})
-	return tenant, err
-}
-
 // checkArchive refuses a file that could not be written, before anything is deleted.
 func (f deleteFlags) checkArchive() error {
 	if f.archive == "" {

@@ -43,8 +43,8 @@ type docexPostgres struct {
 	SystemSchema   string `yaml:"system_schema"`
 }
 
-// readDocexConfig reads the file and refuses what docexctl and DocEX would understand differently.
-func readDocexConfig(path string) (*docexConfig, error) {
+// loadDocexConfig reads the file of an installation, on whatever database.
+func loadDocexConfig(path string) (*docexConfig, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, usagef("DocEX's configuration: %w", err)
@@ -53,10 +53,19 @@ func readDocexConfig(path string) (*docexConfig, error) {
 	if err := yaml.Unmarshal(text, &config); err != nil {
 		return nil, usagef("DocEX's configuration %s: %w", path, err)
 	}
+	return &config, nil
+}
+
+// readDocexConfig reads the file and refuses what docexctl and DocEX would understand differently.
+func readDocexConfig(path string) (*docexConfig, error) {
+	config, err := loadDocexConfig(path)
+	if err != nil {
+		return nil, err
+	}
 	if err := config.check(); err != nil {
 		return nil, usagef("DocEX's configuration %s: %w", path, err)
 	}
-	return &config, nil
+	return config, nil
 }
 
 func (c *docexConfig) check() error {

@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 
 	"github.com/docex-proxy/docex-proxy/provision"
 	"github.com/docex-proxy/docex-proxy/provision/sqlite"
@@ -21,13 +18,9 @@ func (c *cli) files(run func(sqlite.Installation) error) (done bool, err error) 
 	if c.docexConfig == "" || c.dsn != "" {
 		return false, nil
 	}
-	text, err := os.ReadFile(c.docexConfig)
+	config, err := loadDocexConfig(c.docexConfig)
 	if err != nil {
-		return true, usagef("DocEX's configuration: %w", err)
-	}
-	var config docexConfig
-	if err := yaml.Unmarshal(text, &config); err != nil {
-		return true, usagef("DocEX's configuration %s: %w", c.docexConfig, err)
+		return true, err
 	}
 	if config.Database.Type != "sqlite" {
 		return false, nil

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -48,14 +47,15 @@ func (c *cli) tenantRotate(ctx context.Context, f rotateFlags, args []string) er
 	if err != nil {
 		return err
 	}
-	rotate := func(id registry.TenantID) (rotatedTenant, error) {
-		result, err := provisioner.RotateTenant(ctx, provision.RotateRequest{ID: id, Actor: f.actor})
-		return rotatedTenant{TenantID: string(id), Role: result.Role, SecretGeneration: result.Generation}, c.explainKey(err)
+	rotate := func(ctx context.Context, name string) (rotatedTenant, error) {
+		// The name is not parsed: the registry decides, as for tenant show.
+		result, err := provisioner.RotateTenant(ctx, provision.RotateRequest{ID: registry.TenantID(name), Actor: f.actor})
+		return rotatedTenant{TenantID: name, Role: result.Role, SecretGeneration: result.Generation}, c.explainKey(err)
 	}
 	if f.all {
 		return c.rotateAll(ctx, f.dryRun, rotate)
 	}
-	rotated, err := rotate(registry.TenantID(args[0])) // not parsed: the registry decides, as for tenant show
+	rotated, err := rotate(ctx, args[0])
 	if err != nil {
 		return err
 	}
@@ -66,51 +66,22 @@ func (c *cli) tenantRotate(ctx context.Context, f rotateFlags, args []string) er
 }
 
 // rotateAll prints what was done even if not all of it was.
-func (c *cli) rotateAll(ctx context.Context, dryRun bool, rotate func(registry.TenantID) (rotatedTenant, error)) error {
-	var tenants []*registry.Tenant
-	err := c.withStore(ctx, func(store *registry.Store) (err error) {
-		tenants, err = store.Tenants(ctx)
-		return err
-	})
+func (c *cli) rotateAll(ctx context.Context, dryRun bool, rotate func(context.Context, string) (rotatedTenant, error)) error {
+	names, err := c.tenantNames(ctx, func(t *registry.Tenant) bool { return t.Route != nil })
 	if err != nil {
 		return err
 	}
-	done, failed := []rotatedTenant{}, []error{}
-	for _, tenant := range tenants {
-		if tenant.Route == nil {
-			continue
-		}
-		rotated, err := rotate(tenant.ID)
-		if is[*provision.KeyMismatchError](err) || ctx.Err() != nil && err != nil {
-			failed = append(failed, err) // the others would fail like this one
-			break
-		}
-		if err != nil {
-			failed = append(failed, fmt.Errorf("tenant '%s': %w", tenant.ID, err))
-			continue
-		}
-		done = append(done, rotated)
-	}
-	return errors.Join(c.reportRotated(done, dryRun), rotationFailure(len(done), failed))
-}
-
-func (c *cli) reportRotated(done []rotatedTenant, dryRun bool) error {
+	var done gathered[rotatedTenant]
+	// Where the key does not match, the others would fail like the first one.
+	outcome := c.bulk(ctx, bulk{what: "rotated", parallel: 1, fatal: is[*provision.KeyMismatchError]}, names, done.from(rotate))
 	if dryRun {
-		return c.nothingChanged()
+		return joinErrors(c.nothingChanged(), outcome.err("rotated"))
 	}
-	return c.print(done, func(w io.Writer) {
-		for _, rotated := range done {
+	return joinErrors(c.print(done.made(), func(w io.Writer) {
+		for _, rotated := range done.made() {
 			rotated.writeLine(w)
 		}
-	})
-}
-
-func rotationFailure(done int, failed []error) error {
-	err := errors.Join(failed...)
-	if err == nil || done == 0 {
-		return err
-	}
-	return &partlyDoneError{done: fmt.Sprintf("%d of the tenants are rotated", done), err: err}
+	}), outcome.err("rotated"))
 }
 
 // rotatedTenant is what tenant rotate prints of each.

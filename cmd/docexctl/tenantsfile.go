@@ -35,10 +35,6 @@ type wantedLimits struct {
 	PoolMode             registry.PoolMode `yaml:"pool_mode"`
 }
 
-func (l wantedLimits) limits() registry.Limits {
-	return registry.Limits{MaxServerConnections: l.MaxServerConnections, MaxClients: l.MaxClients, PoolMode: l.PoolMode}
-}
-
 // String names those that are not the proxy's, as the file does.
 func (l wantedLimits) String() string {
 	var words []string

@@ -6,7 +6,6 @@ import (
 	"io"
 	"runtime"
 	"slices"
-	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -118,17 +117,8 @@ func (c *cli) upgradeAll(ctx context.Context, f upgradeFlags, latest int, upgrad
 	} else if at < 0 && f.canary != "" && len(names) > 0 {
 		return usagef("--canary: tenant '%s' is not one that is to be upgraded", f.canary)
 	}
-	var mu sync.Mutex
-	views := []upgradedTenant{}
-	do := func(ctx context.Context, name string) error {
-		upgraded, err := upgrade(ctx, name)
-		if err == nil {
-			mu.Lock()
-			views = append(views, upgraded)
-			mu.Unlock()
-		}
-		return err
-	}
+	var upgraded gathered[upgradedTenant]
+	do := upgraded.from(upgrade)
 	first := names[:min(1, len(names))]
 	outcome := c.bulk(ctx, bulk{what: "upgraded", parallel: 1}, first, do)
 	if len(outcome.failed) > 0 {
@@ -140,6 +130,7 @@ func (c *cli) upgradeAll(ctx context.Context, f upgradeFlags, latest int, upgrad
 	if f.dryRun {
 		return joinErrors(c.nothingChanged(), rest.err("upgraded"))
 	}
+	views := upgraded.made()
 	return joinErrors(c.print(views, func(w io.Writer) {
 		for _, view := range views {
 			view.writeLine(w)

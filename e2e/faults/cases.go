@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -196,14 +197,14 @@ func (f *furniture) clear() {
 	f.undo = nil
 }
 
-// crowdIn takes all connections that ordinary roles may have. The proxy's own are closed first, so that it has to
-// compete.
+// crowdIn takes all connections that ordinary roles may have. The proxy's own are closed first.
 func (f *furniture) crowdIn(ctx context.Context, s *site) error {
 	if err := s.sql(ctx, database, "DROP ROLE IF EXISTS crowd; CREATE ROLE crowd LOGIN PASSWORD 'crowd'"); err != nil {
 		return err
 	}
 	crowd := strings.Replace(s.cluster.DSN("postgres"), s.cluster.Superuser()+"@", "crowd:crowd@", 1)
-	s.server.reset()
+	gone(s.server)        // until there is none left for the proxy
+	defer s.server.heal() //nolint:errcheck // the port was ours a moment ago
 	for taken := 0; ; taken++ {
 		conn, err := pgconn.Connect(ctx, crowd)
 		var refusal *pgconn.PgError
@@ -350,8 +351,7 @@ func (f *furniture) gape(ctx context.Context, s *site) error {
 			return err
 		}
 		f.later(func() { conn.Conn().Close() })
-		conn.Frontend().SendQuery(&query200MB)
-		if err := conn.Frontend().Flush(); err != nil {
+		if _, err := conn.Conn().Write(query("SELECT repeat('x', 1000000) FROM generate_series(1, 200)")); err != nil {
 			return err
 		}
 	}
@@ -361,6 +361,11 @@ func (f *furniture) gape(ctx context.Context, s *site) error {
 		err = fmt.Errorf("the proxy has grown by %d kB for clients that do not read", after-before)
 	}
 	return err
+}
+
+// query is the message of a simple query.
+func query(sql string) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{'Q'}, uint32(4+len(sql)+1)), sql+"\x00"...)
 }
 
 func (f *furniture) gaped(context.Context, *site) error {

@@ -14,11 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgproto3"
 )
-
-var query200MB = pgproto3.Query{String: "SELECT repeat('x', 1000000) FROM generate_series(1, 200)"}
 
 const (
 	soakPause = 10 * time.Second // from fault to fault

@@ -83,8 +83,8 @@ type library struct {
 
 // libraries are the prefixes of import paths; the longest that fits an import decides.
 var libraries = map[string]library{
-	"github.com/jackc/pgx/v5":                    {[]string{"registry", "provision", "internal/pgtest", "e2e", "e2e/bench", "e2e/churn", "e2e/compat", "e2e/isolation", "examples/pgx"}, "SQL is for these; the proxy itself speaks the protocol"},
-	"github.com/jackc/pgx/v5/pgconn":             {[]string{"cmd/docexctl", "registry", "provision", "pool", "pool/slots", "internal/pgtest", "e2e", "e2e/bench", "e2e/churn", "e2e/compat", "e2e/isolation"}, "pool dials and authenticates with pgconn, and takes the connection out of it; docexctl reads a client's DSN as a driver does"},
+	"github.com/jackc/pgx/v5":                    {[]string{"registry", "provision", "internal/pgtest", "e2e", "e2e/bench", "e2e/churn", "e2e/compat", "e2e/faults", "e2e/isolation", "examples/pgx"}, "SQL is for these; the proxy itself speaks the protocol"},
+	"github.com/jackc/pgx/v5/pgconn":             {[]string{"cmd/docexctl", "registry", "provision", "pool", "pool/slots", "internal/pgtest", "e2e", "e2e/bench", "e2e/churn", "e2e/compat", "e2e/faults", "e2e/isolation"}, "pool dials and authenticates with pgconn, and takes the connection out of it; docexctl reads a client's DSN as a driver does"},
 	"github.com/jackc/pgx/v5/pgproto3":           {nil, "two families of message types must not meet: the proxy's is pgproto3/v2"},
 	"github.com/jackc/pgproto3/v2":               {[]string{"proxy", "proxy/admin"}, "messages are decoded where sessions begin, and nowhere on the hot path"},
 	"github.com/jackc/puddle/v2":                 {[]string{"pool"}, "pooling is decided in one place"},
