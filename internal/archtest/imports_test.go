@@ -71,6 +71,7 @@ var rooms = map[string]room{
 	"e2e/churn":          {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it uses the programs as many tenants would"},
 	"e2e/compat":         {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it speaks to the programs as drivers do"},
 	"e2e/docexapp":       {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it has DocEX itself use the programs"},
+	"e2e/faults":         {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it breaks what the programs stand on"},
 	"e2e/isolation":      {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it attacks the programs as a tenant would"},
 	"e2e":                {why: "a black box: it runs the programs, and would not notice what they really do if it used their packages"},
 }
