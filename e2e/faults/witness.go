@@ -39,6 +39,7 @@ type witness struct {
 	site   *site
 	tenant string
 	id     int
+	pace   time.Duration // between an answer and the next row
 
 	mu      sync.Mutex // guards what follows
 	fates   []fate     // by row
@@ -67,7 +68,7 @@ func (w *witness) run(ctx context.Context) {
 			shut(conn)
 			conn = nil
 		}
-		pause(ctx, time.Millisecond)
+		pause(ctx, w.pace)
 	}
 	if conn != nil {
 		shut(conn)
