@@ -16,14 +16,16 @@ import (
 // sent is kept until the next wait, goes with it, and is done when that returns, as far as the socket takes it: the
 // kernel never reads memory of ours at another time. For the rest the socket is polled.
 type ring struct {
-	uring  *uring
-	waker  waker
-	quick  bool         // the last wait found something
-	going  []*Socket    // to be sent to with the next wait
-	inline uint32       // sends whose completion has not been seen
-	look   []*Socket    // have something to tell without the kernel
-	late   []completion // were there when others were waited for
-	spare  []*outgoing  // of nobody
+	uring   *uring
+	waker   waker
+	quick   bool         // the last wait found something
+	going   []*Socket    // to be sent to with the next wait
+	inline  uint32       // sends whose completion has not been seen
+	look    []*Socket    // have something to tell without the kernel
+	looking []*Socket    // what look was, while it is worked off
+	late    []completion // were there when others were waited for
+	seen    int          // of late, those that have been looked at
+	spare   []*outgoing  // of nobody
 }
 
 // flow is what a ring has under way for a socket. There is one for each client, however idle: it is kept small.
@@ -122,7 +124,7 @@ func (r *ring) join(s *Socket) { s.flow = &flow{buffer: -1} }
 
 func (r *ring) turn(l *Loop, patience time.Duration) {
 	r.submitSends()
-	if len(r.look) > 0 || len(r.late) > 0 {
+	if len(r.look) > 0 || r.seen < len(r.late) {
 		patience = 0
 	}
 	r.wait(patience)
@@ -141,12 +143,14 @@ func (r *ring) turn(l *Loop, patience time.Duration) {
 			r.tell(s)
 		}
 	}
-	for range len(r.look) { // those that come meanwhile are for the next turn
-		s := r.look[0]
-		r.look = slices.Delete(r.look, 0, 1)
+	now := r.look
+	r.look = r.looking[:0] // those that come meanwhile are for the next turn
+	for i, s := range now {
+		now[i] = nil
 		s.flow.looked = false
 		r.tell(s)
 	}
+	r.looking = now
 }
 
 // wait is as epoll's: where something has just been going on, it goes on without the runtime's knowing.
@@ -172,12 +176,12 @@ func (r *ring) wait(patience time.Duration) {
 
 // next is a completion that came at another time, or one that is there.
 func (r *ring) next() (c completion, ok bool) {
-	if len(r.late) > 0 {
-		c = r.late[0]
-		r.late = slices.Delete(r.late, 0, 1)
-		return c, true
+	if r.seen == len(r.late) {
+		r.late, r.seen = r.late[:0], 0
+		return r.uring.pop()
 	}
-	return r.uring.pop()
+	r.seen++
+	return r.late[r.seen-1], true
 }
 
 func (s *Socket) token(kind uint64) uint64 {
@@ -438,13 +442,13 @@ func (f *flow) busy() bool { return f.receiving || f.sending || f.polling || f.g
 
 // collect settles what the kernel has said of one socket, and keeps what it has said of others.
 func (r *ring) collect(s *Socket) {
-	var others []completion
-	for c, ok := r.next(); ok; c, ok = r.next() {
-		if r.socketOf(s.loop, c) == s {
-			r.settle(s.loop, c)
-		} else {
-			others = append(others, c)
+	for c, ok := r.uring.pop(); ok; c, ok = r.uring.pop() {
+		r.late = append(r.late, c)
+	}
+	for i := r.seen; i < len(r.late); i++ {
+		if r.socketOf(s.loop, r.late[i]) == s {
+			r.settle(s.loop, r.late[i])
+			r.late[i] = completion{token: tokenOther} // nobody's any more
 		}
 	}
-	r.late = others
 }
