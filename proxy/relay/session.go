@@ -73,20 +73,21 @@ type Session struct {
 	cfg    Config
 	server *Server // nil while detached
 
-	queue  queue
-	status byte // of the last ReadyForQuery
+	queue queue
 
 	segment  uint64 // counts the client's Query, FunctionCall and Sync messages
+	status   byte   // of the last ReadyForQuery
 	unsynced bool   // extended-protocol messages wait for their Sync
 	skipping bool   // an error struck; the client's messages are ignored up to its Sync
 	copyIn   bool   // the server takes COPY data and the client has not ended it
 	doubtful bool   // the count of answers is no longer certain: never release
 
-	clientRest int  // bytes of the client's current message still to come
-	dropRest   bool // and they go nowhere
+	clientRest int // bytes of the client's current message still to come
 	serverRest int
-	dropServer bool
 	need       int
+	dropRest   bool // the rest of the client's message goes nowhere
+	dropServer bool
+	fatal      bool // the server sent a FATAL error
 
 	statements     map[string]statement
 	statementBytes int
@@ -111,7 +112,6 @@ type Session struct {
 	pins    Pins
 
 	refusal      *Error // answer the next request with this
-	fatal        bool   // the server sent a FATAL error
 	transactions uint64
 	untaken      int
 	newPins      Pins
