@@ -105,7 +105,7 @@ type Session struct {
 
 	leaves  traits   // what may have been left behind since Postgres was last asked
 	asked   traits   // what the open question is about
-	held    bool     // a message of the client\'s waits for an answer
+	held    bool     // a message of the client's waits for an answer
 	asking  bool     // a question of ours is open; the client's next message waits, as it may depend on the answer
 	customs []string // custom settings this session has named
 	answer  answer
