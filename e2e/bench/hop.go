@@ -3,7 +3,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -140,12 +139,12 @@ func (c *crowd) hop(ctx context.Context, t *target, mode string, workers int, se
 	if err := errors.Join(group.Wait(), err, afterErr); err != nil {
 		return sample{}, err
 	}
-	all := slices.SortedFunc(slices.Values(slices.Concat(latencies...)), cmp.Compare)
+	all := slices.Concat(latencies...)
 	if len(all) == 0 {
 		return sample{}, fmt.Errorf("%s: no transaction within %s", t.name, seconds)
 	}
 	return sample{
-		rate: float64(len(all)) / took.Seconds(), latency: all[len(all)*99/100],
+		rate: float64(len(all)) / took.Seconds(), latency: percentile(all, 99),
 		processor: float64((after - before).Microseconds()) / float64(len(all)),
 	}, nil
 }

@@ -39,6 +39,7 @@ var errForeign = errors.New("an answer came from another tenant")
 // options are the flags.
 type options struct {
 	rounds, connections, workers, idle int
+	noise                              int
 	seconds                            time.Duration
 	single, encrypted                  []cell
 	tenants, growth, clients           []int
@@ -77,6 +78,7 @@ func parse(arguments []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&drivers, "io", "epoll,goroutine", "the proxy's drivers; the first one serves the cells with many tenants")
 	flags.StringVar(&sizes, "sizes", "1000,1000000,100000000", "cells with results of so many bytes, 8 clients; 1 from 100 MB on")
 	flags.IntVar(&o.idle, "idle", 2000, "clients whose memory is measured while they are idle; 0 for none")
+	flags.IntVar(&o.noise, "noise", 100, "clients of a noisy tenant beside a quiet one; 0 for no such cell")
 	flags.StringVar(&o.bouncer, "pgbouncer", "pgbouncer", "the `PROGRAM`")
 	flags.StringVar(&o.binDir, "pgbin", "", "`DIR` with Postgres server programs (default: those that are found)")
 	flags.StringVar(&o.out, "out", "", "`FILE` for the tables, in Markdown (default: standard output)")

@@ -44,7 +44,7 @@ func measure(ctx context.Context, s *site, o options, r *report) error {
 	if !s.bouncer.prepares {
 		r.line("%s has no prepared statements in transaction mode: those rows are without it.", s.bouncerVersion)
 	}
-	for _, part := range []func(context.Context, *site, options, *report) error{idleClients, oneTenant, encryptedClients, manyTenants, moreTenants, moreClients, largeResults} {
+	for _, part := range []func(context.Context, *site, options, *report) error{idleClients, oneTenant, encryptedClients, manyTenants, moreTenants, moreClients, noisyNeighbour, largeResults} {
 		if err := part(ctx, s, o, r); err != nil {
 			return err
 		}

@@ -59,6 +59,15 @@ func rate(s sample) float64      { return s.rate }
 func latency(s sample) float64   { return s.latency }
 func processor(s sample) float64 { return s.processor }
 
+// percentile of no values is NaN.
+func percentile(values []float64, n int) float64 {
+	if len(values) == 0 {
+		return math.NaN()
+	}
+	values = slices.SortedFunc(slices.Values(values), cmp.Compare)
+	return values[len(values)*n/100]
+}
+
 // median of no values is NaN.
 func median(values []float64) float64 {
 	n := len(values)

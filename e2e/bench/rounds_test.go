@@ -86,3 +86,16 @@ func TestAProcessHasUsedTimeAndMemory(t *testing.T) {
 		t.Error("a process that is not there has used time")
 	}
 }
+
+func TestPercentile(t *testing.T) {
+	values := []float64{3, 1, 2}
+	if got := percentile(values, 99); got != 3 || values[0] != 3 {
+		t.Errorf("percentile %g of %v", got, values)
+	}
+	if got := percentile(values, 50); got != 2 {
+		t.Errorf("percentile %g", got)
+	}
+	if got := percentile(nil, 50); !math.IsNaN(got) {
+		t.Errorf("percentile of nothing is %g", got)
+	}
+}

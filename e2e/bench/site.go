@@ -155,6 +155,9 @@ func (o options) needed() []string {
 // most is how many tenants there have to be at a level.
 func (o options) most(level string) int {
 	most := append([]int{1}, o.tenants...)
+	if o.noise > 0 {
+		most = append(most, 2)
+	}
 	if level == growing {
 		most = append(most, o.growth...)
 	}
