@@ -86,10 +86,13 @@ func counters(name, help string, labels ...string) *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
 }
 
-// histogram has buckets from a warm acquire (100 µs) to the longest patience (30 s).
+// histogram has buckets from a warm acquire (100 µs) to the longest patience (30 s), and is a native histogram besides,
+// for a Prometheus that asks for those: each bucket is a tenth wider than the one before.
 func histogram(name, help string) prometheus.HistogramOpts {
-	return prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help,
-		Buckets: []float64{.0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5, 10, 30}}
+	return prometheus.HistogramOpts{
+		Namespace: namespace, Name: name, Help: help, Buckets: []float64{.0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5, 10, 30},
+		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
+	}
 }
 
 // ClientConnected counts a client connection in; ClientDisconnected counts it out.

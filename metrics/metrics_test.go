@@ -288,3 +288,23 @@ func BenchmarkAcquireWaited(b *testing.B) {
 		}
 	})
 }
+
+func TestHistogramsAreNativeToo(t *testing.T) {
+	m, registry := newMetrics(1)
+	m.AcquireWaited("acme", 3*time.Millisecond)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() != "docex_proxy_acquire_wait_seconds" {
+			continue
+		}
+		h := family.GetMetric()[0].GetHistogram()
+		if len(h.GetBucket()) == 0 || len(h.GetPositiveSpan()) == 0 {
+			t.Errorf("%d buckets, %d native spans", len(h.GetBucket()), len(h.GetPositiveSpan()))
+		}
+		return
+	}
+	t.Error("there is no such histogram")
+}
