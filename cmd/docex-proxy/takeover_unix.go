@@ -22,6 +22,7 @@ import (
 type takeover struct {
 	upgrader *tableflip.Upgrader // nil where the system cannot do this
 	before   *net.UnixConn       // to the process that this one has taken over from, nil when there is none
+	signals  chan os.Signal      // SIGUSR2, from the beginning: it would end the process otherwise
 }
 
 // cancelsFile is the name of the socket between the two, on which cancel requests go to the old process.
@@ -33,7 +34,8 @@ func newTakeover() *takeover {
 	if err != nil {
 		return nil // there is one already, or the system cannot do it: then a new process is a restart
 	}
-	t := &takeover{upgrader: upgrader}
+	t := &takeover{upgrader: upgrader, signals: make(chan os.Signal, 1)}
+	signal.Notify(t.signals, syscall.SIGUSR2)
 	if file, err := upgrader.File(cancelsFile); err == nil && file != nil {
 		t.before, _ = unixConn(file)
 	}
@@ -96,14 +98,12 @@ func (t *takeover) await(ctx context.Context, g *graph, retire func()) {
 	if t == nil {
 		return
 	}
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGUSR2)
-	defer signal.Stop(signals)
+	defer context.AfterFunc(ctx, t.upgrader.Stop)() // which ends a wait for a process that does not get ready
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-signals:
+		case <-t.signals:
 		}
 		after, err := t.handOver()
 		if err == nil {
@@ -144,6 +144,7 @@ func (t *takeover) handOver() (*net.UnixConn, error) {
 // stop ends the possibility to be taken over from.
 func (t *takeover) stop() {
 	if t != nil {
+		signal.Stop(t.signals)
 		t.upgrader.Stop()
 	}
 }
