@@ -73,7 +73,7 @@ func dev(ctx context.Context, f devFlags, stdout, stderr io.Writer) (err error) 
 
 	config := configs.Default()
 	config.Listen, config.HTTP = f.listen, f.http
-	clients, status, err := listen(config, net.Listen) // first: a taken port is found out before anything is started
+	clients, status, err := listen(config, listenTCP) // first: a taken port is found out before anything is started
 	if err != nil {
 		return err
 	}

@@ -208,7 +208,7 @@ func (g *graph) run(ctx context.Context, clients, status net.Listener, ready fun
 			g.takeover.await(beside, g, func() { g.retire(stopWatched) })
 			return nil
 		})
-		stopping := context.AfterFunc(serving, g.announceEnd)
+		stopping := context.AfterFunc(serving, g.endService)
 		defer stopping()
 		systemd("READY=1\nMAINPID=" + strconv.Itoa(os.Getpid()))
 		ready() // the listeners are open: the kernel takes connections in
@@ -235,8 +235,10 @@ func (g *graph) retire(stopWatched func()) {
 	g.pools.Drain(func(pool.Target) bool { return true })
 }
 
-// announceEnd tells the service manager that the service stops, unless another process has taken it over.
-func (g *graph) announceEnd() {
+// endService lets go of the listeners, of which there are copies for the next process: a client would wait at them for
+// ever. It tells the service manager that the service stops, unless another process has taken it over.
+func (g *graph) endService() {
+	g.takeover.stop()
 	if !g.retired.Load() {
 		systemd("STOPPING=1")
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -104,7 +103,7 @@ func TestCheckConfigFindsEveryProblem(t *testing.T) {
 }
 
 func TestATakenPortIsFoundOutBeforeAnythingIsStarted(t *testing.T) {
-	clients, _, err := listen(testConfig(), net.Listen)
+	clients, _, err := listen(testConfig(), listenTCP)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,19 +59,22 @@ func serveCommand() *cobra.Command {
 }
 
 // listen opens the listeners. status is nil when it is off.
-func listen(config *configs.Config, open func(network, address string) (net.Listener, error)) (clients, status net.Listener, err error) {
-	if clients, err = open("tcp", config.Listen); err != nil {
+func listen(config *configs.Config, open func(name, address string) (net.Listener, error)) (clients, status net.Listener, err error) {
+	if clients, err = open("clients", config.Listen); err != nil {
 		return nil, nil, fmt.Errorf("listen: %w", err)
 	}
 	if config.HTTP == "" {
 		return clients, nil, nil
 	}
-	if status, err = open("tcp", config.HTTP); err != nil {
+	if status, err = open("status", config.HTTP); err != nil {
 		clients.Close()
 		return nil, nil, fmt.Errorf("http: %w", err)
 	}
 	return clients, status, nil
 }
+
+// listenTCP opens a listener, whatever its name.
+func listenTCP(_, address string) (net.Listener, error) { return net.Listen("tcp", address) }
 
 // closeListeners closes what a run may not have closed because it never began.
 func closeListeners(clients, status net.Listener) {

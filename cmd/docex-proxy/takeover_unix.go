@@ -57,12 +57,13 @@ func unixConn(file *os.File) (*net.UnixConn, error) {
 	return socket, nil
 }
 
-// listen returns the listener of the process before, or a new one.
-func (t *takeover) listen(network, address string) (net.Listener, error) {
+// listen returns the listener of the process before, or a new one. Two of them may have the same address, with a port that
+// the system picks: their names keep them apart.
+func (t *takeover) listen(name, address string) (net.Listener, error) {
 	if t == nil {
-		return net.Listen(network, address)
+		return listenTCP(name, address)
 	}
-	return t.upgrader.Listen(network, address)
+	return t.upgrader.ListenWithCallback(name, address, listenTCP)
 }
 
 // forward is proxy.Options.Forward.

@@ -10,9 +10,7 @@ type takeover struct{}
 
 func newTakeover() *takeover { return nil }
 
-func (*takeover) listen(network, address string) (net.Listener, error) {
-	return net.Listen(network, address)
-}
+func (*takeover) listen(name, address string) (net.Listener, error) { return listenTCP(name, address) }
 
 func (*takeover) forward() func(body []byte) { return nil }
 
