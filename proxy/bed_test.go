@@ -48,14 +48,14 @@ type bed struct {
 	key     []byte // BackendKeyData of the last session that was dialed
 }
 
-// onBoth runs a test on goroutines, on two reactors with epoll and on one with io_uring, where there are any.
+// onBoth runs a test on goroutines, on two reactors with epoll and on two with io_uring, where there are any.
 func onBoth(t *testing.T, connections int, adapt func(*proxy.Options), test func(*testing.T, *bed)) {
 	t.Helper()
 	drivers := map[string]int{"goroutines": 0}
 	if proxy.HasReactors {
 		drivers["two reactors"] = 2
 		if err := proxy.ProbeRing(); err == nil {
-			drivers["one ring"] = 1
+			drivers["two rings"] = 2
 		} else {
 			t.Logf("not on a ring: %v", err)
 		}
@@ -63,7 +63,7 @@ func onBoth(t *testing.T, connections int, adapt func(*proxy.Options), test func
 	for name, reactors := range drivers {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(t, connections)
-			b.options.Reactors, b.options.Ring = reactors, name == "one ring"
+			b.options.Reactors, b.options.Ring = reactors, name == "two rings"
 			if adapt != nil {
 				adapt(&b.options)
 			}

@@ -68,7 +68,11 @@ func (p *epoll) turn(l *Loop, patience time.Duration) {
 func (p *epoll) join(*Socket) {}
 
 func (p *epoll) want(s *Socket, before, after Events) error {
-	return p.watch(s.fd, before, after, s.slot, s.loop.slots[s.slot].generation)
+	generation := uint32(0)
+	if after != 0 { // one that leaves may be on any thread, where the slots are not to be read
+		generation = s.loop.slots[s.slot].generation
+	}
+	return p.watch(s.fd, before, after, s.slot, generation)
 }
 
 func (p *epoll) receive(s *Socket, b []byte) (int, error) { return Receive(s.fd, b) }
