@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/docex-proxy/docex-proxy/e2e/program"
 )
 
 // report writes the tables, in Markdown, as they come.
@@ -203,7 +205,7 @@ func idleClients(ctx context.Context, s *site, o options, r *report) error {
 	r.head(fmt.Sprintf("%d idle clients of one tenant", o.idle), "target", "memory before, MB", "with them, MB", "kB by client")
 	for _, t := range append([]*target{s.pgbouncer}, s.drivers...) {
 		fmt.Fprintf(r.progress, "idle clients, %s\n", t.name)
-		before, err := residentKB(t.pid)
+		before, err := program.ResidentKB(t.pid)
 		if err != nil {
 			return err
 		}
@@ -212,7 +214,7 @@ func idleClients(ctx context.Context, s *site, o options, r *report) error {
 			return err
 		}
 		pause(ctx, 3*time.Second)
-		after, err := residentKB(t.pid)
+		after, err := program.ResidentKB(t.pid)
 		crowd.close()
 		if err != nil {
 			return err

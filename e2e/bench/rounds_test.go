@@ -8,6 +8,8 @@ import (
 	"math"
 	"slices"
 	"testing"
+
+	"github.com/docex-proxy/docex-proxy/e2e/program"
 )
 
 func TestEachTargetIsMeasuredOnceInEachRoundInAlternatingOrder(t *testing.T) {
@@ -79,7 +81,7 @@ func TestAProcessHasUsedTimeAndMemory(t *testing.T) {
 	if used, err := processorTime(0); used != 0 || err != nil {
 		t.Error(used, err)
 	}
-	if kb, err := residentKB(1); kb == 0 || err != nil {
+	if kb, err := program.ResidentKB(1); kb == 0 || err != nil {
 		t.Error(kb, err)
 	}
 	if _, err := processorTime(1 << 30); err == nil {

@@ -17,6 +17,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/docex-proxy/docex-proxy/e2e/program"
 )
 
 // fault is one kind of harm.
@@ -286,8 +288,8 @@ func (s *site) eachLedger(ctx context.Context, change string) error {
 		return err
 	}
 	defer conn.Close(ctx)
-	var schemas []string
-	if err := conn.QueryRow(ctx, "SELECT array_agg(schemaname) FROM pg_tables WHERE tablename = 'ledger'").Scan(&schemas); err != nil {
+	schemas, err := ledgerSchemas(ctx, conn)
+	if err != nil {
 		return err
 	}
 	for _, schema := range schemas {
@@ -341,7 +343,7 @@ func (f *furniture) vanished(ctx context.Context, s *site) error {
 
 // gape has clients ask for much and read nothing.
 func (f *furniture) gape(ctx context.Context, s *site) error {
-	before, err := s.residentKB()
+	before, err := program.ResidentKB(s.proxy.PID())
 	if err != nil {
 		return err
 	}
@@ -356,7 +358,7 @@ func (f *furniture) gape(ctx context.Context, s *site) error {
 		}
 	}
 	pause(ctx, time.Second)
-	after, err := s.residentKB()
+	after, err := program.ResidentKB(s.proxy.PID())
 	if err == nil && after > before+20_000 {
 		err = fmt.Errorf("the proxy has grown by %d kB for clients that do not read", after-before)
 	}

@@ -170,7 +170,8 @@ func (s *site) number(ctx context.Context, query string) (n int, err error) {
 		return 0, err
 	}
 	defer conn.Close(ctx)
-	return n, conn.QueryRow(ctx, query).Scan(&n)
+	err = conn.QueryRow(ctx, query).Scan(&n)
+	return n, err
 }
 
 func (s *site) dsn(address, login, tenant string) string {
@@ -191,8 +192,8 @@ func (s *site) ledgers(ctx context.Context) (map[ledgerKey]map[int]int, error) {
 		return nil, err
 	}
 	defer conn.Close(ctx)
-	var schemas []string
-	if err := conn.QueryRow(ctx, "SELECT array_agg(schemaname) FROM pg_tables WHERE tablename = 'ledger'").Scan(&schemas); err != nil {
+	schemas, err := ledgerSchemas(ctx, conn)
+	if err != nil {
 		return nil, err
 	}
 	all := make(map[ledgerKey]map[int]int)
@@ -215,6 +216,12 @@ func (s *site) ledgers(ctx context.Context) (map[ledgerKey]map[int]int, error) {
 		}
 	}
 	return all, nil
+}
+
+// ledgerSchemas are where there is a ledger.
+func ledgerSchemas(ctx context.Context, conn *pgx.Conn) (schemas []string, err error) {
+	err = conn.QueryRow(ctx, "SELECT array_agg(schemaname) FROM pg_tables WHERE tablename = 'ledger'").Scan(&schemas)
+	return schemas, err
 }
 
 // serverPIDs are the processes of Postgres, the postmaster first.

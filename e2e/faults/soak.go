@@ -9,11 +9,12 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/docex-proxy/docex-proxy/e2e/program"
 )
 
 const (
@@ -25,7 +26,7 @@ const (
 type holdings struct{ residentKB, goroutines, descriptors, serverConnections int }
 
 func (s *site) holdings(ctx context.Context) (h holdings, err error) {
-	if h.residentKB, err = s.residentKB(); err != nil {
+	if h.residentKB, err = program.ResidentKB(s.proxy.PID()); err != nil {
 		return h, err
 	}
 	if h.goroutines, err = s.metric("go_goroutines"); err != nil {
@@ -36,20 +37,6 @@ func (s *site) holdings(ctx context.Context) (h holdings, err error) {
 	}
 	h.serverConnections, err = s.number(ctx, "SELECT count(*) "+backendsOfTenants)
 	return h, err
-}
-
-// residentKB is the proxy's memory, in kB.
-func (s *site) residentKB() (int, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.proxy.PID()))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			return strconv.Atoi(strings.Fields(rest)[0])
-		}
-	}
-	return 0, fmt.Errorf("process %d has no VmRSS", s.proxy.PID())
 }
 
 // metric reads a series without labels.

@@ -155,7 +155,7 @@ func (w *witness) mark(at time.Time) {
 	w.first, w.since = time.Time{}, at
 }
 
-// firstSince is when the first row was acknowledged that was sent after the time.
+// resumeAt has served say when the first row is acknowledged that is sent after the time.
 func (w *witness) resumeAt(at time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
