@@ -24,15 +24,22 @@ func (s *server) audit() error {
 		}
 	}
 	size, idle, live, closing := 0, 0, 0, 0
+	sizes, lives := map[*claimant]int{}, map[*claimant]int{}
 	for t, p := range s.targets {
 		stat := p.connections.Stat()
 		check(int(stat.IdleResources()) == p.idle, "%v: %d idle, puddle says %d", t, p.idle, stat.IdleResources())
 		check(int(stat.TotalResources()) == p.size-p.connecting, "%v: %d of %d connecting, puddle has %d", t, p.connecting, p.size, stat.TotalResources())
 		check(p.idle == 0 || p.waiters.size == 0, "%v: %d idle beside %d waiting", t, p.idle, p.waiters.size)
 		size, idle, closing = size+p.size, idle+p.idle, closing+p.closing
+		sizes[p.claimant()] += p.size
 		if p.live {
 			live++
+			lives[p.claimant()]++
 		}
+	}
+	for c, size := range sizes {
+		check(c.size == size && c.live == lives[c], "a claimant with %d connections of %d targets claims for %d and %d", size, lives[c], c.size, c.live)
+		check(c.wants() == (c.place.in != nil), "a claimant that wants more is in no list, or one that does not is")
 	}
 	check(size <= s.used && s.used <= size+closing, "%d slots taken by %d connections and %d closing ones", s.used, size, closing)
 	check(s.used <= s.max, "%d of %d slots taken", s.used, s.max)

@@ -2,32 +2,65 @@ package pool
 
 import "time"
 
-// Who gets a connection, between targets. A target's share is the budget divided by the targets that hold or want
-// connections, at least 1. The rules, each of them local to one decision:
+// Who gets a connection, between claimants. A claimant is a target that has its connections to itself, or a group of
+// targets that share theirs, which counts as many times as it has targets that hold or want connections. Its due is its part
+// of the budget by that count; its share is the due in whole connections, at least 1. There is a crowd when there are more
+// targets than slots. The rules, each of them local to one decision:
 //
-//   - Free slots go to the target without any connection that came first, then to the one with the fewest.
-//   - A target that wants more starves while it has fewer connections than its share. When there are more targets
-//     than slots, it starves once it has had none for a Quantum.
-//   - A connection that is released goes to its own target's waiters, unless another target starves and either this
-//     target is above its share, or the starving one has nothing and the connection is older than a Quantum.
-//   - An idle connection, least recently used first, is given up to a target that waits, under the same conditions
+//   - Free slots go to the claimant without any connection that came first, then to the one that has the least for its
+//     count.
+//   - A claimant that wants more starves while it has fewer connections than its share. In a crowd one that has none
+//     starves only after a Quantum, and comes after those that have some.
+//   - A connection that is released stays with its claimant, unless another starves, and this one is above its share, or
+//     above its due while the connection is older than a Quantum.
+//   - An idle connection, least recently used first, is given up to a claimant that waits, under the same conditions
 //     or when it has been idle for longer than reconnecting takes: one that is about to be used again by its tenant
 //     is not torn away for less.
 //
-// So a target without a connection waits for a bounded number of quanta, however many waiters the others have, and
-// fairness costs at most one reconnect per connection and Quantum.
+// So a claimant without a connection waits for a bounded number of quanta, however many waiters the others have;
+// fairness costs at most one reconnect per connection and Quantum; and in a crowd only the slots that are nobody's due in
+// whole go from hand to hand: those of a group stay with it.
 //
-// Within a group of targets that share their connections a change costs no reconnect, so nothing is worth waiting for:
+// Within a group a change costs no reconnect, so nothing is worth waiting for:
 //
 //   - An idle connection, least recently used first, goes to any target of the group at once, unless that one has an
 //     idle one itself.
 //   - A connection that is released goes to the target of the group with the fewest connections, if that is fewer than
-//     its share, and it has none or this target is above its share; between equals to the one that has been in that
-//     state for longest. Else to its own target's waiters, else to any of the group's.
+//     a target's share, and it has none or this target is above its share; between equals to the one that has been in
+//     that state for longest. Else to its own target's waiters, else to any of the group's.
 //
 // So when a group has more targets than connections, they take turns: each is given one lease, then the others that
-// came before its next, however many waiters it has. Between groups, and between a group and a target that does not
-// share, the rules above hold, for each target of the group by itself.
+// came before its next, however many waiters it has.
+
+// claimant is whoever the budget is divided among. Everything in it is guarded by server.mu.
+type claimant struct {
+	pool  *targetPool // nil for a group
+	group *group      // nil for a target that does not share
+
+	size        int                // slots
+	live        int                // targets that hold or want connections
+	place       element[*claimant] // in server.empty or server.holding
+	hungrySince time.Time          // when it came into server.empty
+}
+
+// wants reports whether the claimant waits for a connection that nobody is opening yet.
+func (c *claimant) wants() bool {
+	if c.group != nil {
+		return c.group.wants > 0
+	}
+	return c.pool.uncovered()
+}
+
+// next is the claimant's target that a new connection is for; nil when no target's own limit allows one more.
+func (c *claimant) next() *targetPool {
+	switch {
+	case c.group != nil:
+		return c.group.fewest(len(c.group.wanting))
+	case c.pool.full():
+		return nil
+	}
+	return c.pool
+}
 
 // usualReconnect is what opening a connection takes on a server close by, until it has been measured.
 const usualReconnect = 2 * time.Millisecond
@@ -46,51 +79,61 @@ func (s *server) learn(dial time.Duration) {
 
 // settle brings what is derived of a target up to date. It has to follow every change of its sizes or its queue.
 func (s *server) settle(p *targetPool) {
-	var in *list[*targetPool]
-	switch {
-	case !p.uncovered():
-	case p.size == 0:
-		in = &s.empty
-	default:
-		in = &s.holding
-	}
-	if p.place.in != in {
-		p.place.leave()
-		if in != nil {
-			in.pushBack(&p.place)
-		}
-		if in == &s.empty {
-			p.hungrySince = time.Now()
-		}
-	}
+	c := p.claimant()
 	if p.group != nil {
 		p.group.settle(p)
 	}
+	c.size += p.size - p.counted
+	p.counted = p.size
 	if live := p.size > 0 || p.waiters.size > 0; live != p.live {
 		p.live = live
-		if live {
-			s.live++
-		} else {
-			s.live--
+		change := 1
+		if !live {
+			change = -1
 		}
+		c.live += change
+		s.live += change
 	}
+	s.enlist(c)
 	if !p.live && p.closing == 0 {
 		s.forget(p)
 	}
 }
 
-// dispatch gives free slots, and idle connections that may be given up, to the targets that wait for them.
+// enlist has a claimant in the list where it belongs.
+func (s *server) enlist(c *claimant) {
+	var in *list[*claimant]
+	switch {
+	case !c.wants():
+	case c.size == 0:
+		in = &s.empty
+	default:
+		in = &s.holding
+	}
+	if c.place.in == in {
+		return
+	}
+	c.place.leave()
+	if in != nil {
+		in.pushBack(&c.place)
+	}
+	if in == &s.empty {
+		c.hungrySince = time.Now()
+	}
+}
+
+// dispatch gives free slots, and idle connections that may be given up, to the claimants that wait for them.
 func (s *server) dispatch(now time.Time) {
 	for s.wanted() && (s.used < s.max || s.idle.size > 0) {
-		p := s.next()
-		if p == nil {
+		c := s.next()
+		if c == nil {
 			return
 		}
 		if s.used < s.max {
-			s.open(p)
+			s.open(c.next())
 			continue
 		}
-		victim := s.victim(p, now)
+		victim := s.victim(c, now)
 		if victim == nil {
 			if first := s.idle.front; first != nil {
 				s.wakeAt(first.value.idleSince.Add(s.grace))
@@ -98,78 +141,87 @@ func (s *server) dispatch(now time.Time) {
 			return
 		}
 		s.unpark(victim)
-		s.retire(victim, p)
+		s.retire(victim, c.next())
 	}
 }
 
-// wanted reports whether any target waits for a connection that nobody is opening yet.
+// wanted reports whether any claimant waits for a connection that nobody is opening yet.
 func (s *server) wanted() bool { return s.empty.size+s.holding.size > 0 }
 
-// next is the target that deserves a free slot most; nil when no target's own limit allows one more.
-func (s *server) next() *targetPool {
-	if p := s.firstEmpty(); p != nil {
-		return p
+// next is the claimant that deserves a free slot most; nil when no target's own limit allows one more.
+func (s *server) next() *claimant {
+	if c := s.firstEmpty(); c != nil {
+		return c
 	}
-	var best *targetPool
-	for p := range s.holding.all() { // at most as many as there are slots
-		if !p.full() && (best == nil || p.size < best.size) {
-			best = p
+	var best *claimant
+	for c := range s.holding.all() { // at most as many as there are slots
+		if c.next() != nil && (best == nil || c.size*best.live < best.size*c.live) {
+			best = c
 		}
 	}
 	return best
 }
 
-// firstEmpty is the target that has been without a connection for longest. Only one whose last connection is being
-// closed can be full, so the search is short.
-func (s *server) firstEmpty() *targetPool {
-	for p := range s.empty.all() {
-		if !p.full() {
-			return p
+// firstEmpty is the claimant that has been without a connection for longest. Only one whose last connection is being
+// closed can have no target that its own limit allows one more, so the search is short.
+func (s *server) firstEmpty() *claimant {
+	for c := range s.empty.all() {
+		if c.next() != nil {
+			return c
 		}
 	}
 	return nil
 }
 
-func (s *server) share() int { return max(1, s.max/max(1, s.live)) }
+// crowded reports whether there are more targets than slots.
+func (s *server) crowded() bool { return s.live > s.max }
 
-// starving is the target that starves most; nil when none does.
-func (s *server) starving(now time.Time) *targetPool {
-	crowded := s.live > s.max
-	if p := s.firstEmpty(); p != nil && (!crowded || now.Sub(p.hungrySince) >= s.quantum) {
-		return p
+// share is how many connections so many targets may have without owing any to others.
+func (s *server) share(live int) int { return max(1, s.max*live/max(1, s.live)) }
+
+// aboveDue reports whether a claimant has more than its part of the budget, which need not be a whole number.
+func (s *server) aboveDue(c *claimant) bool { return c.size*s.live > s.max*c.live }
+
+// starving is the claimant that starves most; nil when none does.
+func (s *server) starving(now time.Time) *claimant {
+	crowded := s.crowded()
+	if !crowded {
+		if c := s.firstEmpty(); c != nil {
+			return c
+		}
+	}
+	for c := range s.holding.all() {
+		if c.size < s.share(c.live) && c.next() != nil {
+			return c
+		}
 	}
 	if crowded {
-		return nil
-	}
-	share := s.share()
-	for p := range s.holding.all() {
-		if p.size < share && !p.full() {
-			return p
+		if c := s.firstEmpty(); c != nil && now.Sub(c.hungrySince) >= s.quantum {
+			return c
 		}
 	}
 	return nil
 }
 
-// heir is the target that a released connection is to be closed for; nil when its own target or group keeps it.
+// heir is the target that a released connection is to be closed for; nil when its claimant keeps it.
 func (s *server) heir(c *Conn, now time.Time) *targetPool {
-	p := s.starving(now)
-	if p == nil || p == c.pool || c.pool.shares(p) {
+	owner, hungry := c.pool.claimant(), s.starving(now)
+	if hungry == nil || hungry == owner || !s.owes(owner, c, now) {
 		return nil
 	}
-	if c.pool.size > s.share() || p.size == 0 && now.Sub(c.opened) >= s.quantum {
-		return p
-	}
-	return nil
+	return hungry.next()
 }
 
-// victim is the idle connection to be given up for a target that waits; nil when none may be given up yet.
-func (s *server) victim(p *targetPool, now time.Time) *Conn {
-	share := s.share()
+// owes reports whether a claimant has to give a connection of its own to one that starves.
+func (s *server) owes(owner *claimant, c *Conn, now time.Time) bool {
+	return owner.size > s.share(owner.live) || now.Sub(c.opened) >= s.quantum && s.aboveDue(owner)
+}
+
+// victim is the idle connection to be given up for a claimant that waits; nil when none may be given up yet.
+func (s *server) victim(hungry *claimant, now time.Time) *Conn {
+	starves := hungry.size < s.share(hungry.live)
 	for c := range s.idle.all() {
-		switch {
-		case now.Sub(c.idleSince) >= s.grace,
-			p.size < share && c.pool.size > share,
-			p.size == 0 && now.Sub(c.opened) >= s.quantum:
+		if now.Sub(c.idleSince) >= s.grace || starves && s.owes(c.pool.claimant(), c, now) {
 			return c
 		}
 	}

@@ -49,10 +49,18 @@ type targetPool struct {
 	closing    int // no slot of this target any more, but a socket
 	epoch      int // raised by a drain
 
-	live        bool // counted in server.live
-	place       element[*targetPool]
-	inGroup     element[*targetPool] // in one of the group's lists
-	hungrySince time.Time            // when it came into server.empty
+	alone   claimant             // unless it has a group
+	live    bool                 // counted in the claimant's
+	counted int                  // of size, in the claimant's
+	inGroup element[*targetPool] // in one of the group's lists
+}
+
+// claimant is by whom the target claims its part of the budget.
+func (p *targetPool) claimant() *claimant {
+	if p.group != nil {
+		return &p.group.claimant
+	}
+	return &p.alone
 }
 
 // mostSpare bounds the pools that are kept for targets to come: making one costs about ten allocations, and tenants
@@ -99,7 +107,8 @@ func (s *server) forget(p *targetPool) {
 
 func newTargetPool(s *server) *targetPool {
 	p := &targetPool{server: s}
-	p.place.value, p.inGroup.value = p, p
+	p.inGroup.value = p
+	p.alone.pool, p.alone.place.value = p, &p.alone
 	connections, err := puddle.NewPool(&puddle.Config[*Conn]{
 		Constructor: func(context.Context) (*Conn, error) { return p.adopted, nil },
 		Destructor:  (*Conn).close,

@@ -35,12 +35,12 @@ type server struct {
 	targets map[Target]*targetPool
 	spare   []*targetPool // of no target, for the next that come
 	groups  map[groupKey]*group
-	idle    list[*Conn]       // least recently used first
-	empty   list[*targetPool] // want a connection and have none, longest first
-	holding list[*targetPool] // want one more
-	doubted time.Time         // connections that turned idle before it are checked before they are leased
-	wake    time.Time         // when dispatch wants to run again; zero = not
-	vacant  chan struct{}     // closed when the server is closed and no slot is taken
+	idle    list[*Conn]     // least recently used first
+	empty   list[*claimant] // want a connection and have none, longest first
+	holding list[*claimant] // want one more
+	doubted time.Time       // connections that turned idle before it are checked before they are leased
+	wake    time.Time       // when dispatch wants to run again; zero = not
+	vacant  chan struct{}   // closed when the server is closed and no slot is taken
 	boards  boards
 }
 
@@ -169,7 +169,7 @@ func (s *server) release(c *Conn) {
 		s.retire(c, nil)
 		return
 	}
-	if s.wantedOutside(c.pool.group) {
+	if s.wantedByOthers(c.pool.claimant()) {
 		if heir := s.heir(c, now); heir != nil {
 			s.retire(c, heir)
 			return

@@ -20,8 +20,9 @@ func (t Target) groupKey() groupKey {
 // group is the targets that share their connections. It exists while there are any. Everything in it is guarded by
 // server.mu. While one of its connections is idle, none of its targets waits that its own limit allows one more.
 type group struct {
-	targets int
-	idle    list[*Conn] // least recently used first
+	claimant claimant
+	targets  int
+	idle     list[*Conn] // least recently used first
 
 	// The targets with waiters that their own limit allows one more. Each is in the list of its size, or in covered.
 	wanting []list[*targetPool] // want one more; longest in that state first
@@ -35,6 +36,7 @@ func (s *server) join(p *targetPool) {
 	g := s.groups[key]
 	if g == nil {
 		g = &group{wanting: make([]list[*targetPool], s.max+1)}
+		g.claimant.group, g.claimant.place.value = g, &g.claimant
 		s.groups[key] = g
 	}
 	g.targets++
@@ -49,9 +51,6 @@ func (s *server) part(p *targetPool) {
 	}
 	p.group = nil
 }
-
-// shares reports whether connections pass between the two targets.
-func (p *targetPool) shares(q *targetPool) bool { return p.group != nil && p.group == q.group }
 
 // sharesIdle reports whether a target that is not known yet would find an idle connection.
 func (s *server) sharesIdle(t Target) bool {
@@ -112,12 +111,11 @@ func (g *group) next() *targetPool {
 	return nil
 }
 
-// wantedOutside reports whether any target that is not of the group waits for a connection that nobody is opening yet.
-// It may say so of one of the group that its own limit holds back.
-func (s *server) wantedOutside(g *group) bool {
+// wantedByOthers reports whether any other claimant waits for a connection that nobody is opening yet.
+func (s *server) wantedByOthers(c *claimant) bool {
 	wanted := s.empty.size + s.holding.size
-	if g != nil {
-		wanted -= g.wants
+	if c.place.in != nil {
+		wanted--
 	}
 	return wanted > 0
 }
@@ -129,7 +127,7 @@ func (s *server) sharer(c *Conn) *targetPool {
 	if own.group == nil {
 		return nil
 	}
-	share := s.share()
+	share := s.share(1)
 	p := own.group.fewest(share)
 	if p == nil || p == own || p.size > 0 && own.size <= share {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -239,6 +240,34 @@ func TestATargetThatDoesNotShareGetsOnBesideACrowdOfThoseThatDo(t *testing.T) {
 		before := leases.Load()
 		c.Release()
 		eventually(t, "the crowd gets on", func() bool { return leases.Load() > before+10 })
+	}
+}
+
+// Levels on one server: what is one group's must not be closed for another, nor for a tenant that shares with none, over
+// and over, because one of many targets has nothing at the moment.
+func TestGroupsAndLoneTargetsInACrowdKeepTheirConnections(t *testing.T) {
+	b := newBench(t, 12)
+	b.options.Quantum = 5 * time.Millisecond
+	dials := b.countDials()
+	set := b.set()
+	targets := slices.Concat(b.sharing(30), b.sharing(30), b.tenants(2))
+	leases := make([]atomic.Int64, len(targets))
+	for i, target := range targets {
+		defer crowd(t, set, target, 3, time.Millisecond, func(*pool.Conn) { leases[i].Add(1) })()
+	}
+	allHave := func(n int64) func() bool {
+		return func() bool {
+			return !slices.ContainsFunc(targets, func(target pool.Target) bool { return leases[slices.Index(targets, target)].Load() < n })
+		}
+	}
+	eventually(t, "all are served", allHave(10))
+	settled := dials.Load()
+	eventually(t, "all are served for as long again, ten times", allHave(100))
+	if more := dials.Load() - settled; more > 24 {
+		t.Errorf("%d connections were opened before all had had ten leases, and %d until they had had a hundred", settled, more)
+	}
+	if err := set.Audit(); err != nil {
+		t.Error(err)
 	}
 }
 

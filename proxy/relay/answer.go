@@ -132,11 +132,17 @@ func cutColumn(b []byte) (value string, rest []byte, null, ok bool) {
 // takeAnswer makes what Postgres said the session's own. A setting that is no longer set falls back to what the
 // client asked for at its start, as RESET does without a proxy.
 func (s *Session) takeAnswer(out *Output) {
+	asked := s.asked
 	s.asked, s.asking = 0, false
 	if s.answer.failed {
+		if s.again = !s.again; s.again {
+			s.leaves |= asked // whoever canceled it has hardly meant it
+			return
+		}
 		s.pin(s.pins | PinUnknown)
 		return
 	}
+	s.again = false
 	s.server.strayed = s.answer.strayed
 	s.pin(s.answer.pins | s.pins&(PinUnknown|PinSession)) // what could not be seen once is not gone because it is not asked for now
 	s.server.applied = NewPairs(s.answer.settings)

@@ -77,6 +77,7 @@ type double struct {
 	planned    map[string]string // what it was when a statement was prepared
 	broken     string            // a text that cannot be prepared
 	restored   int               // startup settings were brought back so often
+	cancel     int               // so many of the next questions, or settings, are canceled
 }
 
 func newDouble() *double {
@@ -205,6 +206,9 @@ func tagOf(sql string) string { return strings.ToUpper(strings.Fields(sql + " x"
 
 func (d *double) query(sql string) {
 	switch {
+	case d.cancel > 0 && strings.Contains(sql, "pg_catalog."):
+		d.cancel--
+		d.fail("57014", "canceling statement due to user request")
 	case strings.HasPrefix(sql, "SELECT pg_catalog.set_config(v.name"):
 		d.restored++
 		d.say('S', "TimeZone", "Asia/Tokyo")

@@ -17,7 +17,7 @@ func (s *Session) failed(head expectation, msg []byte, out *Output) (bool, error
 	forward := true
 	switch head.kind {
 	case expectSetting:
-		return false, &Error{Severity: "FATAL", Code: field(body, 'C'), Message: field(body, 'M'), Hint: field(body, 'H')}
+		return false, s.unsettled(body)
 	case expectDiscard:
 		return false, &BrokenServerError{Reason: "DISCARD ALL failed: " + field(body, 'M')}
 	case expectAnswer:
@@ -41,6 +41,21 @@ func (s *Session) failed(head expectation, msg []byte, out *Output) (bool, error
 		s.skipToSync()
 	}
 	return forward, nil
+}
+
+// unsettled ends a session whose connection could not be brought to it. A statement of the client's that was sent behind may
+// have been executed all the same: the server's own code would tell its driver that it was not.
+func (s *Session) unsettled(body []byte) *Error {
+	e := &Error{Severity: "FATAL", Code: field(body, 'C'), Message: field(body, 'M'), Hint: field(body, 'H')}
+	s.skipping = true // what the client sends from here on goes nowhere
+	for i := range s.queue.len() {
+		if !s.queue.at(i).ours() {
+			e.Message = "the server connection could not be brought to the session's settings: " + e.Message + " (SQLSTATE " + e.Code + ")"
+			e.Code, e.Hint = "08006", "Connect again. Whether the statement was executed is not known."
+			break
+		}
+	}
+	return e
 }
 
 // distrust has a statement that the server refuses to use prepared again for its next user. Where the error names the

@@ -297,11 +297,44 @@ func TestASwitchThatFailsEndsTheSession(t *testing.T) {
 	s := newStage(relay.Config{Role: "missing"})
 	s.send(query("SELECT 1"))
 	var e *relay.Error
-	if !errors.As(s.err, &e) || e.Severity != "FATAL" || e.Code != "22023" {
+	// The double does not skip what was sent behind, as a Postgres would not: the client must not be told that it was not done.
+	if !errors.As(s.err, &e) || e.Severity != "FATAL" || e.Code != "08006" || !strings.Contains(e.Message, "22023") {
 		t.Errorf("got %v", s.err)
 	}
 	if got := s.got(); len(got) != 0 {
 		t.Errorf("the client was sent %q", got)
+	}
+	saw := len(s.double.seen)
+	s.err = nil
+	s.send(query("SELECT 2"))
+	if len(s.double.seen) > saw {
+		t.Errorf("after the failure the server was sent %q", s.double.seen[saw:])
+	}
+}
+
+func TestASettingThatIsRefusedBeforeAnythingWasSentKeepsItsCode(t *testing.T) {
+	s := newStage(relay.Config{Settings: relay.NewPairs(map[string]string{"work_mem": "fail"})})
+	var out relay.Output
+	s.session.Attach(s.server, &out)
+	s.flush(&out)
+	s.serverSpeaks()
+	var e *relay.Error
+	if !errors.As(s.err, &e) || e.Severity != "FATAL" || e.Code != "42601" {
+		t.Errorf("got %v", s.err)
+	}
+}
+
+func TestAQuestionThatWasCanceledIsAskedOnceMore(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.double.cancel, s.double.settings = 1, "search_path=a"
+	s.send(query("SET search_path TO a"))
+	if s.released != 1 || s.session.EverPinned() != 0 {
+		t.Errorf("released %d, pins %v", s.released, s.session.EverPinned().Names())
+	}
+	s.double.cancel = 2
+	s.send(query("SET search_path TO a"))
+	if s.released != 1 || s.session.Pins() != relay.PinUnknown {
+		t.Errorf("asked in vain twice: released %d, pins %v", s.released, s.session.Pins().Names())
 	}
 }
 

@@ -107,6 +107,7 @@ type Session struct {
 	asked   traits   // what the open question is about
 	held    bool     // a message of the client's waits for an answer
 	asking  bool     // a question of ours is open; the client's next message waits, as it may depend on the answer
+	again   bool     // it is asked for the second time, as the first got an error
 	customs []string // custom settings this session has named
 	answer  answer
 	pins    Pins
