@@ -160,13 +160,16 @@ func (c *change) writeLimits(ctx context.Context, now registry.Limits, verbs map
 	if wanted == now {
 		return nil
 	}
+	if err := wanted.Check(); err != nil {
+		return invalid("%v", err)
+	}
 	detail, _ := verbs["update"].(updated)
 	detail.Limits = &wanted
 	verbs["update"] = detail
 	// What another version has put into the object stays.
 	_, err := c.tx.Exec(ctx, `
-UPDATE docex_system.tenant_route SET limits = limits - ARRAY['max_server_connections', 'max_clients', 'pool_mode'] || $2::jsonb WHERE tenant_id = $1`,
-		string(c.request.ID), wanted)
+UPDATE docex_system.tenant_route SET limits = limits - $3::text[] || $2::jsonb WHERE tenant_id = $1`,
+		string(c.request.ID), wanted, registry.LimitNames[:])
 	return err
 }
 

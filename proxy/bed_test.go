@@ -39,10 +39,13 @@ type bed struct {
 	admin   *pgx.Conn // without the proxy
 	options proxy.Options
 	servers map[string]pool.Server
+	mu      sync.Mutex // guards target, held and tenant
 	target  pool.Target
+	held    bool // the tenant is moving
 	tenant  registry.Tenant
 	login   registry.Login
 	server  *proxy.Server
+	pools   *pool.Set
 	stop    func() // and wait for the end
 	ended   func() // waits for the end
 	key     []byte // BackendKeyData of the last session that was dialed
@@ -104,7 +107,10 @@ func newBed(t *testing.T, connections int) *bed {
 
 // Route lets everybody in as the login app.
 func (b *bed) Route(context.Context, router.Startup) (router.Route, error) {
-	return router.Route{Tenant: &b.tenant, Login: &b.login, User: "app", Named: "acme", Target: b.target}, nil
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	tenant := b.tenant // the cache has another one after a change
+	return router.Route{Tenant: &tenant, Login: &b.login, User: "app", Named: "acme", Target: b.target, Held: b.held}, nil
 }
 
 // serve runs the proxy until the end of the test, or stop.
@@ -114,7 +120,7 @@ func (b *bed) serve() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.options.Pool = pools
+	b.options.Pool, b.pools = pools, pools
 	b.server = proxy.New(b.options)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -108,7 +108,7 @@ var own = map[error]verdict{
 	errFrameTimeout:        {code: "08P01", message: "a message was begun and not completed in time", reason: metrics.ReasonTimeout},
 	errClientIdle:          {code: "57P05", message: "terminating connection due to idle-session timeout", reason: metrics.ReasonTimeout},
 	errIdleTransaction:     {code: "25P03", message: "terminating connection due to idle-in-transaction timeout", reason: metrics.ReasonTimeout},
-	errQueryTimeout:        {code: "57014", message: "terminating connection: the query took longer than the proxy allows", hint: "timeouts.query bounds it.", reason: metrics.ReasonTimeout},
+	errQueryTimeout:        {code: "57014", message: "terminating connection: the query took longer than the proxy allows", hint: "timeouts.query bounds it. Whether it was executed is not known.", reason: metrics.ReasonTimeout},
 	errTransactionTimeout:  {code: "25P04", message: "terminating connection due to transaction timeout", hint: "timeouts.transaction bounds it.", reason: metrics.ReasonTimeout},
 	errIsolationChanged:    {code: "57P01", message: "terminating connection: the isolation level of the tenant has changed", hint: "Connect again.", reason: metrics.ReasonShutdown},
 	errCanceled:            {code: "57014", message: "canceling statement due to user request", reason: metrics.ReasonLimit},
@@ -125,6 +125,7 @@ func judge(err error, user string, expose bool) verdict {
 	var machine *relay.Error
 	var protocol *protocolError
 	var throttled *throttledError
+	var rate *rateError
 	var wait *pool.QueueError
 	var connect *pool.ConnectError
 	switch {
@@ -142,6 +143,9 @@ func judge(err error, user string, expose bool) verdict {
 	case errors.As(err, &throttled):
 		return verdict{code: "53300", reason: metrics.ReasonThrottled, hint: fmt.Sprintf("Try again in %s.", throttled.wait.Round(time.Second)+time.Second),
 			message: "too many failed logins from this address for this tenant"}
+	case errors.As(err, &rate) && errors.Is(err, errQueueWait):
+		return verdict{code: "53300", reason: metrics.ReasonLimit, hint: "rate of the tenant in the registry bounds it; timeouts.queue_wait bounds the wait.",
+			message: fmt.Sprintf("the tenant has used up its %g transactions a second for longer than one may wait", rate.rate)}
 	case errors.As(err, &wait) && errors.Is(err, errQueueWait):
 		return verdict{code: "53300", reason: metrics.ReasonLimit, hint: "More server connections, or shorter transactions; timeouts.queue_wait bounds the wait.",
 			message: fmt.Sprintf("no server connection became free in %s", wait.Waited.Round(time.Millisecond))}

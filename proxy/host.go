@@ -15,10 +15,17 @@ type host struct {
 	orders []*order     // not in use
 	spare  [][]byte     // buffers not in use
 
-	frame, idle, idleTransaction *reactor.Clock // for the client to say more
-	query, transaction           *reactor.Clock // for the server to be done
-	queue                        *reactor.Clock // for a server connection
-	write                        *reactor.Clock // for the client to take what it was sent
+	frame *reactor.Clock // for the client to say the rest
+	write *reactor.Clock // for the client to take what it was sent
+	usual clocks
+	other map[times]*clocks // of tenants with limits of their own
+}
+
+// clocks are by times.
+type clocks struct {
+	idle, idleTransaction *reactor.Clock // for the client to say more
+	query, transaction    *reactor.Clock // for the server to be done
+	queue                 *reactor.Clock // for a server connection
 }
 
 const (
@@ -38,18 +45,35 @@ func newHost(o *Options) (*host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &host{Loop: loop}
-	ending := func(length time.Duration, reason error) *reactor.Clock {
-		return loop.NewClock(length, func(owner any) { owner.(*strand).finish(reason) })
-	}
-	h.frame = ending(o.FrameTimeout, errFrameTimeout)
-	h.idle = ending(o.ClientIdle, errClientIdle)
-	h.idleTransaction = ending(o.IdleTransaction, errIdleTransaction)
-	h.query = ending(o.Query, errQueryTimeout)
-	h.transaction = ending(o.Transaction, errTransactionTimeout)
-	h.write = ending(o.ClientWrite, &clientGoneError{os.ErrDeadlineExceeded})
-	h.queue = loop.NewClock(o.QueueWait, func(owner any) { owner.(*order).giveUp(errQueueWait) })
+	h := &host{Loop: loop, other: make(map[times]*clocks)}
+	h.frame = h.ending(o.FrameTimeout, errFrameTimeout)
+	h.write = h.ending(o.ClientWrite, &clientGoneError{os.ErrDeadlineExceeded})
+	h.usual = h.newClocks(o.times())
 	return h, nil
+}
+
+// ending is a clock that ends sessions.
+func (h *host) ending(length time.Duration, reason error) *reactor.Clock {
+	return h.NewClock(length, func(owner any) { owner.(*strand).finish(reason) })
+}
+
+func (h *host) newClocks(t times) clocks {
+	return clocks{
+		idle: h.ending(t.clientIdle, errClientIdle), idleTransaction: h.ending(t.idleTransaction, errIdleTransaction),
+		query: h.ending(t.query, errQueryTimeout), transaction: h.ending(t.transaction, errTransactionTimeout),
+		queue: h.NewClock(t.queueWait, func(owner any) { owner.(*order).giveUp(errQueueWait) }),
+	}
+}
+
+// clocksOf makes clocks once: those that were set before go on when a tenant's limits have changed.
+func (h *host) clocksOf(t times) *clocks {
+	c := h.other[t]
+	if c == nil {
+		made := h.newClocks(t)
+		c = &made
+		h.other[t] = c
+	}
+	return c
 }
 
 // openHosts starts the reactors.

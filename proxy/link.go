@@ -20,6 +20,7 @@ type link struct {
 	client   net.Conn
 	o        *Options
 	acquire  func(ctx context.Context) (*pool.Conn, error)
+	times    func() times          // at this moment
 	attached func(conn *pool.Conn) // told of every connection before it is used
 	tenant   *metrics.Tenant
 	settings relay.Pairs
@@ -153,8 +154,8 @@ func (l *link) attach(out *relay.Output) error {
 func (l *link) lease() (*pool.Conn, error) {
 	ctx, stop := context.WithCancelCause(l.ctx)
 	defer stop(nil)
-	if l.o.QueueWait > 0 {
-		timer := time.AfterFunc(l.o.QueueWait, func() { stop(errQueueWait) })
+	if limit := l.times().queueWait; limit > 0 {
+		timer := time.AfterFunc(limit, func() { stop(errQueueWait) })
 		defer timer.Stop()
 	}
 	l.mu.Lock()
@@ -280,7 +281,7 @@ func (l *link) flushReleasing(out *relay.Output, conn *pool.Conn, released bool)
 		l.toClient.Lock()
 		defer l.toClient.Unlock()
 	}
-	if l.o.ClientIdle > 0 {
+	if l.times().clientIdle > 0 {
 		l.patience()
 	}
 	l.mu.Unlock()

@@ -49,15 +49,18 @@ func (o *order) deliver(conn *pool.Conn, err error) {
 
 // place asks for a connection of the strand's present route: for one that is idle, else in the pool's queue.
 func (st *strand) place() (*pool.Conn, error) {
-	o := st.host.order(st)
 	route := st.session.route.Load()
+	if route.Held || route.Tenant.Route.Limits.Rate > 0 {
+		return nil, pool.ErrBlocks
+	}
+	o := st.host.order(st)
 	conn, err := st.session.o.Pool.Ask(o.Request, route.Target, route.MaxConnections)
 	if conn != nil || err != nil {
 		o.free()
 		return conn, err
 	}
 	st.order = o
-	o.alarm = st.host.queue.Set(o)
+	o.alarm = st.clocks().queue.Set(o)
 	return nil, nil
 }
 
@@ -66,7 +69,7 @@ func (st *strand) placeAside() {
 	o, session := st.host.order(st), st.session
 	ctx, stop := context.WithCancelCause(session.life.context())
 	st.order, o.stop = o, stop
-	o.alarm = st.host.queue.Set(o)
+	o.alarm = st.clocks().queue.Set(o)
 	go func() {
 		defer stop(nil)
 		o.conn, o.err = session.acquire(ctx)
@@ -100,6 +103,10 @@ func (o *order) Run() {
 		if !st.refused(err, aside) {
 			return
 		}
+	case conn != nil && !aside && st.session.route.Load().Held: // no transaction may begin where the tenant is about to leave
+		conn.Release()
+		st.placeAside()
+		return
 	case conn != nil && !st.join(conn):
 		return
 	}

@@ -41,9 +41,9 @@ func (l *link) allowed(partial bool) (time.Duration, error) {
 	case l.machine.Attached() && l.machine.Busy():
 		return 0, nil
 	case l.machine.Status() != 'I':
-		return l.o.IdleTransaction, errIdleTransaction
+		return l.times().idleTransaction, errIdleTransaction
 	}
-	return l.o.ClientIdle, errClientIdle
+	return l.times().clientIdle, errClientIdle
 }
 
 // patience sets the client's deadline when it is the server that has changed the session's state, while the session's

@@ -40,5 +40,5 @@ func (r *routes) forget(id registry.TenantID) {
 // alike reports whether two routes without settings say the same.
 func alike(a, b *router.Route) bool {
 	return a.Tenant == b.Tenant && a.Login == b.Login && a.User == b.User && a.Named == b.Named && a.Source == b.Source &&
-		a.Target == b.Target && a.Role == b.Role && a.MaxConnections == b.MaxConnections && a.Denied == b.Denied
+		a.Target == b.Target && a.Role == b.Role && a.MaxConnections == b.MaxConnections && a.Held == b.Held && a.Denied == b.Denied
 }

@@ -26,6 +26,8 @@ type Server struct {
 	throttle   *throttle
 	senders    senders
 	routes     routes
+	rates      rates
+	holds      holds
 	cancels    cancelTable
 	births     *relay.Births
 	lastID     atomic.Uint64
@@ -205,6 +207,7 @@ func (s *Server) dismiss(session *session) {
 	if len(s.tenants[id]) == 0 {
 		delete(s.tenants, id)
 		s.routes.forget(id)
+		s.rates.forget(id)
 	}
 }
 
@@ -223,14 +226,20 @@ func (s *Server) cancel(ctx context.Context, key cancelKey) error {
 }
 
 // RegistryChanged tells that a row of the registry has changed: payload is a tenant id, "login/" and a login's name, or
-// "*". Sessions that may not go on are ended. It returns at once.
-func (s *Server) RegistryChanged(payload string) {
+// "*". Sessions that may not go on are ended. It returns at once; known, if not nil, is called when every session has been
+// told, unless there is none.
+func (s *Server) RegistryChanged(payload string, known func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draining || len(s.tenants) == 0 {
 		return
 	}
-	s.rechecks.Go(func() { s.recheck(payload) })
+	s.rechecks.Go(func() {
+		s.recheck(payload)
+		if known != nil {
+			known()
+		}
+	})
 }
 
 func (s *Server) recheckRegularly(ctx context.Context) {
@@ -305,10 +314,19 @@ func (s *Server) drain(stop context.CancelCauseFunc, gone <-chan struct{}) {
 // secret may have been rotated a moment ago and this proxy not been told yet: then the registry is asked, and the
 // client does not get to know.
 func (s *session) acquire(ctx context.Context) (*pool.Conn, error) {
+	if err := s.paced(ctx); err != nil {
+		return nil, err
+	}
 	for {
-		route := s.route.Load()
+		route, err := s.unheld(ctx)
+		if err != nil {
+			return nil, err
+		}
 		conn, err := s.o.Pool.Acquire(ctx, route.Target, route.MaxConnections)
-		if err == nil || !loginRefused(err) || !s.rerouted(ctx, route) {
+		switch {
+		case err == nil && s.route.Load().Held: // meanwhile: no transaction may begin where the tenant is about to leave
+			conn.Release()
+		case err == nil, !loginRefused(err), !s.rerouted(ctx, route):
 			return conn, err
 		}
 	}

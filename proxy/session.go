@@ -145,8 +145,8 @@ func (s *session) newLink(route router.Route) *link {
 	settings := relay.NewPairs(route.Settings)
 	l := &link{
 		ctx: s.life.context(), end: s.end, client: s.client, o: s.o,
-		acquire: s.acquire,
-		tenant:  s.o.Metrics.Tenant(string(route.Tenant.ID)),
+		acquire: s.acquire, times: s.times,
+		tenant: s.o.Metrics.Tenant(string(route.Tenant.ID)),
 		machine: relay.NewSession(relay.Config{
 			ID: s.id, Settings: settings, Role: route.Role, Occupies: occupies(route), Seed: seed(), Hears: s.hears(route),
 			MaxStatementBytes: s.o.MaxStatementBytes, MaxStatements: s.o.MaxStatements, Session: route.OwnConnection,
@@ -183,8 +183,8 @@ func (s *session) hears(route router.Route) func(uint32) bool {
 	if route.Tenant.Route.Isolation == registry.IsolationDatabase {
 		return nil
 	}
-	senders, server, tenant := &s.server.senders, route.Target.Server, route.Tenant.ID // and not the route: it is kept
-	return func(process uint32) bool { return senders.is(server, process, tenant) }
+	tenant := route.Tenant.ID // and not the route: it is kept, and its server may change
+	return func(process uint32) bool { return s.server.senders.is(s.route.Load().Target.Server, process, tenant) }
 }
 
 // seed draws a number that nobody can guess.
@@ -231,6 +231,9 @@ func (s *session) reroute(route router.Route, err error) {
 		s.end(errIsolationChanged) // the session's machine was made for the other level
 	default:
 		s.route.Store(s.server.routes.share(route))
+		if known.Held && !route.Held {
+			s.server.holds.end(route.Tenant.ID)
+		}
 	}
 }
 

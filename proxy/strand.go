@@ -191,7 +191,7 @@ func (st *strand) depart(conn *pool.Conn) {
 	st.leave()
 	st.departed = true
 	l := &link{
-		ctx: st.session.life.resume(), end: st.session.end, o: st.session.o, acquire: st.session.acquire, tenant: st.tenant,
+		ctx: st.session.life.resume(), end: st.session.end, o: st.session.o, acquire: st.session.acquire, times: st.session.times, tenant: st.tenant,
 		attached: st.session.attached, machine: st.machine, draining: st.draining, progress: make(chan struct{}, 1),
 	}
 	st.session.drive(l)

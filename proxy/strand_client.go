@@ -101,17 +101,26 @@ func (st *strand) allowed() *reactor.Clock {
 	case st.berth != nil && st.machine.Busy():
 		return nil
 	case st.machine.Status() != 'I':
-		return st.host.idleTransaction
+		return st.clocks().idleTransaction
 	}
-	return st.host.idle
+	return st.clocks().idle
 }
 
 // look runs the other clocks by what the session is doing now.
 func (st *strand) look() {
-	busy := st.machine.Busy()
-	st.query = st.clock(st.query, st.host.query, busy)
-	st.transaction = st.clock(st.transaction, st.host.transaction, st.berth != nil && (busy || st.machine.Status() != 'I'))
+	busy, clocks := st.machine.Busy(), st.clocks()
+	st.query = st.clock(st.query, clocks.query, busy)
+	st.transaction = st.clock(st.transaction, clocks.transaction, st.berth != nil && (busy || st.machine.Status() != 'I'))
 	st.unread = st.clock(st.unread, st.host.write, st.toClient.len() > 0)
+}
+
+// clocks are those of the strand's tenant.
+func (st *strand) clocks() *clocks {
+	limits := st.session.limits()
+	if limits.QueueWait|limits.Query|limits.Transaction|limits.IdleTransaction|limits.ClientIdle == 0 {
+		return &st.host.usual
+	}
+	return st.host.clocksOf(st.session.times())
 }
 
 // clock runs an alarm while on holds. It is nil while it does not run.

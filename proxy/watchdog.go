@@ -10,8 +10,9 @@ type watchdog struct {
 
 // look starts and stops the clocks by what the session is doing now.
 func (w *watchdog) look(l *link) {
-	w.query = l.clock(w.query, l.o.Query, l.machine.Busy(), errQueryTimeout)
-	w.transaction = l.clock(w.transaction, l.o.Transaction, l.conn != nil && (l.machine.Busy() || l.machine.Status() != 'I'), errTransactionTimeout)
+	times := l.times()
+	w.query = l.clock(w.query, times.query, l.machine.Busy(), errQueryTimeout)
+	w.transaction = l.clock(w.transaction, times.transaction, l.conn != nil && (l.machine.Busy() || l.machine.Status() != 'I'), errTransactionTimeout)
 }
 
 // clock runs a timer while on holds. It is nil while it does not run.

@@ -115,22 +115,6 @@ type Route struct {
 	UpdatedAt        time.Time
 }
 
-// Limits are a tenant's own bounds; zero means that the proxy's default holds. Stored as one jsonb object.
-type Limits struct {
-	MaxServerConnections int      `json:"max_server_connections,omitempty"`
-	MaxClients           int      `json:"max_clients,omitempty"`
-	PoolMode             PoolMode `json:"pool_mode,omitempty"` // of sessions that do not say; "": transaction
-}
-
-// PoolMode is for how long a session keeps a server connection.
-type PoolMode string
-
-// The pool modes.
-const (
-	PoolTransaction PoolMode = "transaction"
-	PoolSession     PoolMode = "session"
-)
-
 // Login is one row of proxy_login: a name and a SCRAM verifier with which clients authenticate to the proxy.
 type Login struct {
 	Name       string

@@ -72,6 +72,9 @@ type Route struct {
 	MaxConnections int
 	// OwnConnection has the session keep its server connection from its first statement to its end.
 	OwnConnection bool
+	// Held says that the tenant is moving to another server: transactions that have begun go on, others wait for the end of
+	// the move.
+	Held bool
 	// Denied refuses the session after authentication has been gone through: what a stranger must not learn.
 	Denied *Refusal
 }
@@ -116,6 +119,7 @@ func (r *Router) Route(ctx context.Context, start Startup) (Route, error) {
 		who.mode = tenant.Route.Limits.PoolMode
 	}
 	route.OwnConnection = who.mode == registry.PoolSession
+	route.Held = tenant.Route.Status == registry.StatusMoving
 	route.Settings = settingsOf(who.settings, tenant.SchemaName)
 	route.Target = targetOf(tenant)
 	switch tenant.Route.Isolation {
@@ -167,13 +171,11 @@ func (r *Router) judge(tenant *registry.Tenant, login *registry.Login, database,
 	}
 	route := tenant.Route
 	switch route.Status {
-	case registry.StatusActive:
+	case registry.StatusActive, registry.StatusMoving: // a moving one's transactions wait
 	case registry.StatusSuspended:
 		return ErrSuspended, ""
 	case registry.StatusDeleted:
 		return ErrDeleted, ""
-	case registry.StatusMoving:
-		return ErrMoving, ""
 	default:
 		return ErrProvisioning, ""
 	}

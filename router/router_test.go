@@ -181,7 +181,6 @@ func TestRefusalsThatOnlyAnAuthenticatedClientIsTold(t *testing.T) {
 		"suspended":                {parameters{"user": "app.frozen"}, router.ErrSuspended},
 		"deleted":                  {parameters{"user": "app.gone"}, router.ErrDeleted},
 		"still being provisioned":  {parameters{"user": "app.unborn"}, router.ErrProvisioning},
-		"moving":                   {parameters{"user": "app.leaving"}, router.ErrMoving},
 		"made by DocEX alone":      {parameters{"user": "app.wild"}, router.ErrNotAdopted},
 		"in SQLite":                {parameters{"user": "app.lite"}, router.ErrUnsupported},
 		"another database":         {parameters{"user": "app.acme", "database": "postgres"}, router.ErrWrongDatabase},
@@ -312,4 +311,13 @@ func FuzzOptions(f *testing.F) {
 			t.Errorf("options %q led to tenant %q", text, route.Tenant.ID)
 		}
 	})
+}
+
+func TestASessionOfATenantThatIsMovingIsLetInAndHeld(t *testing.T) {
+	for name, held := range map[string]bool{"leaving": true, "acme": false} {
+		route, err := routerOf(town()).Route(t.Context(), router.Startup{Parameters: parameters{"user": "app." + name}})
+		if err != nil || route.Denied != nil || route.Held != held {
+			t.Errorf("%s: held %t, denied %v, %v", name, route.Held, route.Denied, err)
+		}
+	}
 }

@@ -258,8 +258,11 @@ func (g *graph) listenToRegistry(ctx context.Context) error {
 // again. Connections that were opened for what the tenant was are closed, idle ones now.
 func (g *graph) registryChanged(payload string) {
 	g.cache.Forget(payload)
-	g.proxy.RegistryChanged(payload)
-	g.pools.Drain(func(target pool.Target) bool { return target.Tenant == payload || payload == "*" })
+	drain := func() {
+		g.pools.Drain(func(target pool.Target) bool { return target.Tenant == payload || payload == "*" })
+	}
+	g.proxy.RegistryChanged(payload, drain) // once more: a session that does not know yet opens another
+	drain()
 }
 
 // rotated asks the store itself whether a tenant's role has got another secret than the cache knows. The cache forgets
@@ -280,7 +283,7 @@ func (g *graph) registryConnected() {
 		close(g.reached)
 	}
 	g.cache.ForgetAll()
-	g.proxy.RegistryChanged("*")
+	g.proxy.RegistryChanged("*", nil)
 }
 
 // recoverSlots takes back what a proxy that was killed has left in the middle of a switch.

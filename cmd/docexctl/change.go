@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/docex-proxy/docex-proxy/internal/secret"
 	"github.com/docex-proxy/docex-proxy/provision"
@@ -54,20 +57,47 @@ func (c *cli) statusCommand(verb, short, long string, transition provision.Trans
 
 // updateFlags are the flags of the verb tenant update.
 type updateFlags struct {
-	actor, displayName, poolMode  string
-	serverConnections, maxClients int
+	actor, displayName string
+	limits             registry.Limits
+}
+
+// limitFlags are the flags of limits, with what each of them sets.
+func (f *updateFlags) limitFlags(flags *pflag.FlagSet) map[string]func(*registry.Limits) {
+	l := &f.limits
+	flags.IntVar(&l.MaxServerConnections, "max-server-connections", 0, "`N` server connections at most, from each proxy")
+	flags.IntVar(&l.MaxClients, "max-clients", 0, "`N` sessions at most, on each proxy")
+	flags.StringVar((*string)(&l.PoolMode), "pool-mode", "", "`MODE` of sessions that do not say: transaction or session")
+	flags.Float64Var(&l.Rate, "rate", 0, "`N` transactions a second at most, on each proxy; those above it wait")
+	for name, field := range map[string]*registry.Duration{
+		"queue-wait": &l.QueueWait, "query-timeout": &l.Query, "transaction-timeout": &l.Transaction,
+		"idle-transaction-timeout": &l.IdleTransaction, "client-idle-timeout": &l.ClientIdle,
+	} {
+		flags.DurationVar((*time.Duration)(field), name, 0, "in the place of the proxy's timeouts."+strings.ReplaceAll(strings.TrimSuffix(name, "-timeout"), "-", "_"))
+	}
+	return map[string]func(*registry.Limits){
+		"max-server-connections":   func(to *registry.Limits) { to.MaxServerConnections = l.MaxServerConnections },
+		"max-clients":              func(to *registry.Limits) { to.MaxClients = l.MaxClients },
+		"pool-mode":                func(to *registry.Limits) { to.PoolMode = l.PoolMode },
+		"rate":                     func(to *registry.Limits) { to.Rate = l.Rate },
+		"queue-wait":               func(to *registry.Limits) { to.QueueWait = l.QueueWait },
+		"query-timeout":            func(to *registry.Limits) { to.Query = l.Query },
+		"transaction-timeout":      func(to *registry.Limits) { to.Transaction = l.Transaction },
+		"idle-transaction-timeout": func(to *registry.Limits) { to.IdleTransaction = l.IdleTransaction },
+		"client-idle-timeout":      func(to *registry.Limits) { to.ClientIdle = l.ClientIdle },
+	}
 }
 
 func (c *cli) tenantUpdateCommand() *cobra.Command {
 	var f updateFlags
+	var sets map[string]func(*registry.Limits)
 	command := &cobra.Command{
 		Use:   "update ID",
 		Short: "Change a tenant's display name or limits",
 		Long: `update changes what is named and leaves the rest. Limits of 0 go back to the proxy's own. New sessions have the new pool
-mode; the other limits hold for open sessions too.`,
+mode, and are counted; the other limits hold for open sessions too, from their next transaction on.`,
 		Args: arguments(cobra.ExactArgs(1)),
 		RunE: func(command *cobra.Command, args []string) error {
-			request, err := f.request(command.Flags().Changed)
+			request, err := f.request(command.Flags().Changed, sets)
 			if err != nil {
 				return err
 			}
@@ -78,14 +108,12 @@ mode; the other limits hold for open sessions too.`,
 	flags := command.Flags()
 	flags.StringVar(&f.actor, "by", "cli_user", "`NAME` of who does it, for the registry")
 	flags.StringVar(&f.displayName, "display-name", "", "`NAME` for people")
-	flags.IntVar(&f.serverConnections, "max-server-connections", 0, "`N` server connections at most, from each proxy")
-	flags.IntVar(&f.maxClients, "max-clients", 0, "`N` sessions at most, on each proxy")
-	flags.StringVar(&f.poolMode, "pool-mode", "", "`MODE` of sessions that do not say: transaction or session")
+	sets = f.limitFlags(flags)
 	return command
 }
 
 // request reads the flags that were given.
-func (f updateFlags) request(given func(string) bool) (provision.ChangeRequest, error) {
+func (f *updateFlags) request(given func(string) bool, sets map[string]func(*registry.Limits)) (provision.ChangeRequest, error) {
 	r := provision.ChangeRequest{Actor: f.actor}
 	if given("display-name") {
 		if f.displayName == "" {
@@ -93,28 +121,24 @@ func (f updateFlags) request(given func(string) bool) (provision.ChangeRequest, 
 		}
 		r.DisplayName = &f.displayName
 	}
-	mode := registry.PoolMode(f.poolMode)
-	switch {
-	case f.serverConnections < 0 || f.maxClients < 0:
-		return r, usagef("a limit is 0, for the proxy's own, or more")
-	case given("pool-mode") && mode != registry.PoolTransaction && mode != registry.PoolSession:
-		return r, usagef("the pool modes are %s and %s, not %q", registry.PoolTransaction, registry.PoolSession, f.poolMode)
+	if err := f.limits.Check(); err != nil {
+		return r, &usageError{err}
 	}
-	if given("max-server-connections") || given("max-clients") || given("pool-mode") {
+	var wanted []func(*registry.Limits)
+	for name, set := range sets {
+		if given(name) {
+			wanted = append(wanted, set)
+		}
+	}
+	if len(wanted) > 0 {
 		r.Limits = func(limits *registry.Limits) {
-			if given("max-server-connections") {
-				limits.MaxServerConnections = f.serverConnections
-			}
-			if given("max-clients") {
-				limits.MaxClients = f.maxClients
-			}
-			if given("pool-mode") {
-				limits.PoolMode = mode
+			for _, set := range wanted {
+				set(limits)
 			}
 		}
 	}
 	if r.DisplayName == nil && r.Limits == nil {
-		return r, usagef("name what to change: --display-name, --max-server-connections, --max-clients or --pool-mode")
+		return r, usagef("name what to change: --display-name or a limit")
 	}
 	return r, nil
 }

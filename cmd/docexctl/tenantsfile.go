@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -33,20 +34,31 @@ type wantedLimits struct {
 	MaxServerConnections int               `yaml:"max_server_connections"`
 	MaxClients           int               `yaml:"max_clients"`
 	PoolMode             registry.PoolMode `yaml:"pool_mode"`
+	Rate                 float64           `yaml:"rate"`
+	QueueWait            registry.Duration `yaml:"queue_wait"`
+	Query                registry.Duration `yaml:"query"`
+	Transaction          registry.Duration `yaml:"transaction"`
+	IdleTransaction      registry.Duration `yaml:"idle_transaction"`
+	ClientIdle           registry.Duration `yaml:"client_idle"`
 }
 
 // String names those that are not the proxy's, as the file does.
 func (l wantedLimits) String() string {
 	var words []string
-	if l.MaxServerConnections > 0 {
-		words = append(words, fmt.Sprintf("max_server_connections %d", l.MaxServerConnections))
+	say := func(named bool, name string, value any) {
+		if named {
+			words = append(words, fmt.Sprint(name, " ", value))
+		}
 	}
-	if l.MaxClients > 0 {
-		words = append(words, fmt.Sprintf("max_clients %d", l.MaxClients))
-	}
-	if l.PoolMode != "" {
-		words = append(words, "pool_mode "+string(l.PoolMode))
-	}
+	say(l.MaxServerConnections > 0, "max_server_connections", l.MaxServerConnections)
+	say(l.MaxClients > 0, "max_clients", l.MaxClients)
+	say(l.PoolMode != "", "pool_mode", l.PoolMode)
+	say(l.Rate > 0, "rate", l.Rate)
+	say(l.QueueWait > 0, "queue_wait", time.Duration(l.QueueWait))
+	say(l.Query > 0, "query", time.Duration(l.Query))
+	say(l.Transaction > 0, "transaction", time.Duration(l.Transaction))
+	say(l.IdleTransaction > 0, "idle_transaction", time.Duration(l.IdleTransaction))
+	say(l.ClientIdle > 0, "client_idle", time.Duration(l.ClientIdle))
 	return cmp.Or(strings.Join(words, " "), "the proxy's")
 }
 
@@ -141,12 +153,7 @@ func (t wantedTenant) check() error {
 		return fmt.Errorf("status is active, suspended or deleted, not %q", t.Status)
 	}
 	if l := t.Limits; l != nil {
-		switch {
-		case l.MaxClients < 0 || l.MaxServerConnections < 0:
-			return errors.New("a limit is 0, for the proxy's own, or more")
-		case l.PoolMode != "" && l.PoolMode != registry.PoolTransaction && l.PoolMode != registry.PoolSession:
-			return fmt.Errorf("the pool modes are %s and %s, not %q", registry.PoolTransaction, registry.PoolSession, l.PoolMode)
-		}
+		return registry.Limits(*l).Check()
 	}
 	return nil
 }

@@ -121,9 +121,9 @@ func (w *witness) write(ctx context.Context, conn *pgconn.PgConn) bool {
 }
 
 // lost reports whether an error leaves open what has become of the statement: the server connection broke under it, or
-// the server ended it while it may have been committing.
+// it ended the session, which it may have done while the statement was committing.
 func lost(refusal *pgconn.PgError) bool {
-	return strings.HasPrefix(refusal.Code, "08") || strings.HasPrefix(refusal.Code, "57P")
+	return strings.HasPrefix(refusal.Code, "08") || refusal.Severity == "FATAL"
 }
 
 func (w *witness) note(kind string, counts bool) {

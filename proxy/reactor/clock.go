@@ -9,6 +9,7 @@ type Clock struct {
 	length      time.Duration
 	ring        func(owner any)
 	first, last *Alarm
+	at          int // in loop.clocks while there is an alarm
 }
 
 // Alarm is one deadline. It may not be touched after it has rung or was stopped.
@@ -22,11 +23,7 @@ type Alarm struct {
 // NewClock makes a clock whose deadlines are length away; ring is told the owner of one that has come. A length of 0 is
 // never.
 func (l *Loop) NewClock(length time.Duration, ring func(owner any)) *Clock {
-	c := &Clock{loop: l, length: length, ring: ring}
-	if length > 0 {
-		l.clocks = append(l.clocks, c)
-	}
-	return c
+	return &Clock{loop: l, length: length, ring: ring}
 }
 
 // Set sets a deadline from now. It is nil where there is none.
@@ -43,6 +40,7 @@ func (c *Clock) Set(owner any) *Alarm {
 	*a = Alarm{clock: c, owner: owner, due: c.loop.now + c.length, prev: c.last}
 	if c.last == nil {
 		c.first = a
+		c.start()
 	} else {
 		c.last.next = a
 	}
@@ -69,9 +67,38 @@ func (a *Alarm) Stop() *Alarm {
 	} else {
 		a.next.prev = a.prev
 	}
+	if c.first == nil {
+		c.rest()
+	}
 	*a = Alarm{next: c.loop.spare}
 	c.loop.spare = a
 	return nil
+}
+
+// start has the loop look at the clock.
+func (c *Clock) start() {
+	c.at = len(c.loop.clocks)
+	c.loop.clocks = append(c.loop.clocks, c)
+}
+
+// rest ends it.
+func (c *Clock) rest() {
+	clocks := c.loop.clocks
+	last := len(clocks) - 1
+	clocks[c.at] = clocks[last]
+	clocks[c.at].at = c.at
+	clocks[last] = nil
+	c.loop.clocks = clocks[:last]
+}
+
+// expire rings what is due on all clocks, from the last: those that come to rest meanwhile give their place to one that has
+// been looked at.
+func (l *Loop) expire() {
+	for i := len(l.clocks) - 1; i >= 0; i-- {
+		if i < len(l.clocks) {
+			l.clocks[i].expire(l.now)
+		}
+	}
 }
 
 // expire rings what is due. ring has to stop the alarm of the owner that it is told of; one that it sets then may be the

@@ -35,3 +35,44 @@ func aDeadlineMaySetTheNextOneOfItsClock(t *testing.T, kind reactor.Kind) {
 	}
 	loop.Stop()
 }
+
+func TestDeadlinesOfManyClocksComeInAnyOrder(t *testing.T) {
+	onEach(t, deadlinesOfManyClocksComeInAnyOrder)
+}
+
+// Each deadline takes back one of another clock and sets a new one, as the end of a session takes back all of its own.
+func deadlinesOfManyClocksComeInAnyOrder(t *testing.T, kind reactor.Kind) {
+	const clocks, rounds = 7, 400
+	loop := made(t, kind)
+	var all [clocks]*reactor.Clock
+	var alarms [clocks]*reactor.Alarm
+	rung, done := 0, make(chan struct{})
+	for i := range all {
+		all[i] = loop.NewClock(time.Duration(1+i%3)*time.Millisecond, func(any) {
+			alarms[i] = alarms[i].Stop()
+			other := (i*5 + rung) % clocks
+			alarms[other] = alarms[other].Stop()
+			rung++
+			if rung == rounds {
+				close(done)
+			}
+			for _, again := range []int{i, other} {
+				if alarms[again] == nil && rung < rounds {
+					alarms[again] = all[again].Set("somebody")
+				}
+			}
+		})
+	}
+	go loop.Run()
+	loop.Post(reactor.Func(func() {
+		for i := range all {
+			alarms[i] = all[i].Set("somebody")
+		}
+	}))
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Error("the deadlines did not come")
+	}
+	loop.Stop()
+}

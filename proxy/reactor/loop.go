@@ -67,8 +67,8 @@ type Loop struct {
 	engine engine
 	slots  []slot
 	free   []uint32 // slots without an owner
-	clocks []*Clock
-	spare  *Alarm // alarms that are not set
+	clocks []*Clock // with alarms
+	spare  *Alarm   // alarms that are not set
 	buffer []byte
 	began  time.Time
 	now    time.Duration // since began, at the last wake-up
@@ -114,9 +114,7 @@ func (l *Loop) Run() {
 	}
 	for l.work() {
 		l.engine.turn(l, l.patience())
-		for _, c := range l.clocks {
-			c.expire(l.now)
-		}
+		l.expire()
 	}
 }
 
@@ -200,10 +198,8 @@ func (l *Loop) take() (tasks []Task, stopped bool) {
 func (l *Loop) patience() time.Duration {
 	patience := time.Duration(-1)
 	for _, c := range l.clocks {
-		if first := c.first; first != nil {
-			if left := max(0, first.due-l.now); patience < 0 || left < patience {
-				patience = left
-			}
+		if left := max(0, c.first.due-l.now); patience < 0 || left < patience {
+			patience = left
 		}
 	}
 	return patience
