@@ -8,6 +8,38 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+func TestAReconnectIsWaitedFor(t *testing.T) {
+	s := theSite(t)
+	conn := s.proxy.connect(t, s.tenant(t, "paused_a"))
+	execute(t, conn, "BEGIN")
+	console, err := pgx.Connect(bounded(t), consoleDSN(t, s, "docex_admin", s.bossPassword))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer console.Close(context.Background())
+	execute(t, console, "RECONNECT paused_a")
+	closed := make(chan error, 1)
+	go func() {
+		_, err := console.Exec(context.Background(), "WAIT_CLOSE paused_a")
+		closed <- err
+	}()
+	select {
+	case err := <-closed:
+		t.Fatalf("it did not wait for a transaction: %v", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	execute(t, conn, "COMMIT")
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits on")
+	}
+	expect(t, conn, "SELECT 'served on'", "served on")
+}
+
 func TestAPausedTenantsClientsWaitAndNobodyElses(t *testing.T) {
 	s := theSite(t)
 	paused, other := s.proxy.connect(t, s.tenant(t, "paused_a")), s.proxy.connect(t, s.tenant(t, "life_a"))

@@ -29,6 +29,7 @@ func (s *server) audit() error {
 		stat := p.connections.Stat()
 		check(int(stat.IdleResources()) == p.idle, "%v: %d idle, puddle says %d", t, p.idle, stat.IdleResources())
 		check(int(stat.TotalResources()) == p.size-p.connecting, "%v: %d of %d connecting, puddle has %d", t, p.connecting, p.size, stat.TotalResources())
+		check(0 <= p.drained && p.drained <= p.size-p.idle, "%v: %d of %d are from before a drain", t, p.drained, p.size)
 		check(p.idle == 0 || p.waiters.size == 0, "%v: %d idle beside %d waiting", t, p.idle, p.waiters.size)
 		size, idle, closing = size+p.size, idle+p.idle, closing+p.closing
 		sizes[p.claimant()] += p.size

@@ -84,3 +84,29 @@ func isQueueError(err error) bool {
 	var queued *pool.QueueError
 	return errors.As(err, &queued)
 }
+
+func TestADrainIsWaitedForUntilTheLastOfItsConnectionsIsClosed(t *testing.T) {
+	b := newBench(t, 4)
+	set, acme, globex := b.set(), b.tenant("acme"), b.tenant("globex")
+	ofAcme := func(target pool.Target) bool { return target == acme }
+	leased, idle := acquire(t, set, acme, 0), acquire(t, set, acme, 0)
+	idle.Release()
+	defer acquire(t, set, globex, 0).Release()
+	for range 2 { // the second finds what the first has found
+		set.Drain(func(pool.Target) bool { return true })
+	}
+	fresh := acquire(t, set, acme, 0)
+	defer fresh.Release()
+	short, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer stop()
+	if err := set.AwaitDrain(short, ofAcme); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the wait ended while a connection was leased: %v", err)
+	}
+	leased.Release()
+	if err := set.AwaitDrain(t.Context(), ofAcme); err != nil {
+		t.Error(err)
+	}
+	if err := set.Audit(); err != nil {
+		t.Error(err)
+	}
+}

@@ -48,6 +48,7 @@ type targetPool struct {
 	idle       int
 	closing    int // no slot of this target any more, but a socket
 	epoch      int // raised by a drain
+	drained    int // of size, those from before the last drain
 
 	alone   claimant             // unless it has a group
 	live    bool                 // counted in the claimant's

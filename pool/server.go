@@ -237,6 +237,9 @@ func (s *server) retire(c *Conn, heir *targetPool) {
 	p := c.pool
 	p.size--
 	p.closing++
+	if c.epoch != p.epoch {
+		p.drained--
+	}
 	if heir != nil {
 		heir.size++
 		heir.connecting++
@@ -295,7 +298,7 @@ func (s *server) connect(p *targetPool, epoch int) {
 	took := time.Since(began)
 	s.metrics.ServerConnected(s.name, took, err)
 	if err != nil {
-		s.failed(p, err)
+		s.failed(p, epoch, err)
 		return
 	}
 	c := newConn(dialed, p, epoch, s.options)
@@ -321,12 +324,15 @@ func (s *server) connected(c *Conn, took time.Duration) {
 
 // failed gives the slot back. The error goes to the target's first waiter, unless the connections that are still
 // being opened are enough for all of them.
-func (s *server) failed(p *targetPool, err error) {
+func (s *server) failed(p *targetPool, epoch int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, group := time.Now(), p.group
 	p.connecting--
 	p.size--
+	if epoch != p.epoch {
+		p.drained--
+	}
 	s.free()
 	if p.uncovered() {
 		p.fail(&ConnectError{Server: s.name, Err: err})
@@ -358,6 +364,19 @@ func (s *server) drain(t Target) {
 	}
 	p.epoch++
 	s.expel(func(c *Conn) bool { return c.pool == p })
+	p.drained = p.size
+}
+
+// draining reports whether a target has connections from before its last drain, or sockets that are being closed.
+func (s *server) draining(match func(Target) bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for t, p := range s.targets {
+		if p.drained+p.closing > 0 && match(t) {
+			return true
+		}
+	}
+	return false
 }
 
 // expel closes idle connections.

@@ -27,7 +27,7 @@ func (c *console) build() *admin.Console {
 	return admin.New(admin.Options{
 		Version: buildinfo.Version(),
 		Tenants: c.tenants, Pools: c.pooled, Sessions: c.sessions, Servers: c.servers, Settings: c.settings,
-		Kill: c.kill, Reconnect: c.reconnect, Pause: c.pause, Resume: c.resume, Paused: c.pools.Paused, Reload: c.reload, Shutdown: c.end, Explain: c.explain,
+		Kill: c.kill, Reconnect: c.reconnect, WaitClose: c.waitClose, Pause: c.pause, Resume: c.resume, Paused: c.pools.Paused, Reload: c.reload, Shutdown: c.end, Explain: c.explain,
 	})
 }
 
@@ -98,8 +98,15 @@ func (c *console) kill(tenant string) int {
 	return n
 }
 
-func (c *console) reconnect(tenant string) {
-	c.pools.Drain(func(target pool.Target) bool { return tenant == "" || target.Tenant == tenant })
+func (c *console) reconnect(tenant string) { c.pools.Drain(of(tenant)) }
+
+func (c *console) waitClose(ctx context.Context, tenant string) error {
+	return c.pools.AwaitDrain(ctx, of(tenant))
+}
+
+// of matches a tenant's targets, "" all.
+func of(tenant string) func(pool.Target) bool {
+	return func(target pool.Target) bool { return tenant == "" || target.Tenant == tenant }
 }
 
 func (c *console) pause(ctx context.Context, tenant string) error {

@@ -37,6 +37,13 @@ func newConsole(done *deeds, now func() time.Time) *admin.Console {
 		Settings:  func() []admin.Setting { return []admin.Setting{{"listen", "a", "b"}} },
 		Kill:      func(tenant string) int { *done = append(*done, "kill "+tenant); return 1 },
 		Reconnect: func(tenant string) { *done = append(*done, "reconnect "+tenant) },
+		WaitClose: func(_ context.Context, tenant string) error {
+			*done = append(*done, "wait "+tenant)
+			if tenant == "busy" {
+				return errors.New("it works")
+			}
+			return nil
+		},
 		Pause: func(_ context.Context, tenant string) error {
 			*done = append(*done, "pause "+tenant)
 			if tenant == "busy" {
@@ -164,14 +171,14 @@ func TestAveragesAreOfTheLastMinute(t *testing.T) {
 func TestCommandsAreCarriedOut(t *testing.T) {
 	var done deeds
 	c := newConsole(&done, nil)
-	kinds, bodies, err := talk(t, c, query("KILL acme; RECONNECT; RECONNECT 'glo bex'"), query("reload"), query(""), query("EXPLAIN ROUTE user=app.acme 'options=-c a=b'"), query("SHUTDOWN"), goodbye)
-	if err != nil || kinds != "CCCZEZIZTDCZCZ" {
+	kinds, bodies, err := talk(t, c, query("KILL acme; RECONNECT; RECONNECT 'glo bex'; WAIT_CLOSE; WAIT_CLOSE acme"), query("reload"), query(""), query("EXPLAIN ROUTE user=app.acme 'options=-c a=b'"), query("SHUTDOWN"), goodbye)
+	if err != nil || kinds != "CCCCCZEZIZTDCZCZ" {
 		t.Errorf("%s, %v", kinds, err)
 	}
-	if want := []string{"kill acme", "reconnect ", "reconnect glo bex", "reload", "shutdown"}; !slices.Equal(done, want) {
+	if want := []string{"kill acme", "reconnect ", "reconnect glo bex", "wait ", "wait acme", "reload", "shutdown"}; !slices.Equal(done, want) {
 		t.Errorf("%q", done)
 	}
-	if !strings.Contains(bodies[4], "not today") || !strings.Contains(bodies[9], "map[options:-c a=b user:app.acme]") {
+	if !strings.Contains(bodies[6], "not today") || !strings.Contains(bodies[11], "map[options:-c a=b user:app.acme]") {
 		t.Errorf("%q", bodies)
 	}
 }
@@ -195,7 +202,7 @@ func TestWhatIsNoCommandIsRefusedAndNothingElse(t *testing.T) {
 	var done deeds
 	c := newConsole(&done, nil)
 	for command, code := range map[string]string{
-		"SELECT 1": "42601", "SHOW": "42601", "SHOW NOTHING": "42601", "KILL": "42601", "KILL a b": "42601", "RECONNECT a b": "42601", "PAUSE a b": "42601", "SUSPEND": "0A000", "KILL 'a": "42601",
+		"SELECT 1": "42601", "SHOW": "42601", "SHOW NOTHING": "42601", "KILL": "42601", "KILL a b": "42601", "RECONNECT a b": "42601", "WAIT_CLOSE a b": "42601", "PAUSE a b": "42601", "SUSPEND": "0A000", "KILL 'a": "42601",
 		"EXPLAIN SELECT 1": "42601", "EXPLAIN ROUTE acme": "42601", "DROP TABLE x": "42601",
 	} {
 		kinds, bodies, err := talk(t, c, query(command+"; SHUTDOWN"), query("SHOW VERSION"), goodbye)

@@ -57,6 +57,8 @@ type Options struct {
 
 	Kill      func(tenant string) int // ends a tenant's sessions and says how many; "" is all tenants
 	Reconnect func(tenant string)     // has server connections closed when they are released; "" all
+	// WaitClose returns when those that a Reconnect has found are closed.
+	WaitClose func(ctx context.Context, tenant string) error
 	// Pause holds back new transactions of a tenant, "" for all, and returns when none runs any more and their server
 	// connections are closed. When ctx ends before, nothing is paused. Resume ends a pause of the same name; it reports
 	// false when there is none.
@@ -144,6 +146,14 @@ func (c *Console) run(ctx context.Context, command string) (*table, error) {
 		}
 		c.o.Reconnect(strings.Join(rest, ""))
 		return &table{tag: "RECONNECT"}, nil
+	case "WAIT_CLOSE":
+		if len(rest) > 1 {
+			return nil, syntax("WAIT_CLOSE names one tenant, or none for all")
+		}
+		if err := c.o.WaitClose(ctx, strings.Join(rest, "")); err != nil {
+			return nil, &Error{Code: "57014", Message: "still in use: " + err.Error()}
+		}
+		return &table{tag: verb}, nil
 	case "PAUSE", "RESUME":
 		if len(rest) > 1 {
 			return nil, syntax(verb + " names one tenant, or none for all")
@@ -161,7 +171,7 @@ func (c *Console) run(ctx context.Context, command string) (*table, error) {
 		return c.explain(ctx, rest)
 	case "SET", "BEGIN", "COMMIT", "ROLLBACK": // drivers say so unasked
 		return &table{tag: verb}, nil
-	case "SUSPEND", "WAIT_CLOSE", "DISABLE", "ENABLE", "KILL_CLIENT":
+	case "SUSPEND", "DISABLE", "ENABLE", "KILL_CLIENT":
 		return nil, &Error{Code: "0A000", Message: verb + " is not supported", Hint: "SHOW HELP lists what is; docexctl tenant suspend keeps a tenant out."}
 	}
 	return nil, syntax("unknown command: SHOW HELP lists those that there are")

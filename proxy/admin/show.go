@@ -63,6 +63,7 @@ func (c *Console) help() *table {
 		{"PAUSE [tenant]", "hold new transactions back, and wait until none runs and their server connections are closed"},
 		{"RESUME [tenant]", "end a pause of the same name"},
 		{"RECONNECT [tenant]", "close server connections when they are released"},
+		{"WAIT_CLOSE [tenant]", "wait until those that a RECONNECT has found are closed"},
 		{"EXPLAIN ROUTE name=value ...", "what the proxy would do with a client that sends these startup parameters"},
 		{"RELOAD", "forget what is cached of the registry"},
 		{"SHUTDOWN", "let transactions finish, and end"},
