@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -256,4 +257,42 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("loaded, and invalid: %v", config.Validate())
 		}
 	})
+}
+
+func TestThePageOfTheConfigurationHasEveryKeyWithItsDefault(t *testing.T) {
+	text, err := os.ReadFile("../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := make(map[string]string)
+	for _, row := range regexp.MustCompile("(?m)^\\| (`[a-zA-Z_.`, ]+`) \\| (?:`(.*?)`)? ?\\|").FindAllStringSubmatch(string(text), -1) {
+		for _, key := range strings.Split(row[1], ", ") {
+			documented[strings.Trim(key, "`")] = row[2]
+		}
+	}
+	config := configs.Default()
+	config.Servers = map[string]configs.Server{"NAME": configs.DefaultServer()}
+	for _, s := range config.Settings() {
+		said, found := documented[s.Key]
+		if !found {
+			t.Errorf("%s is not in docs/configuration.md", s.Key)
+		}
+		if length, err := time.ParseDuration(said); err == nil && strings.HasSuffix(s.Default, "s") {
+			said = length.String()
+		}
+		if s.Key == "registry.dsn" {
+			said = s.Default // it has none, and is not shown
+		}
+		if said == `""` || said == "[]" {
+			said = ""
+		}
+		if said != s.Default {
+			t.Errorf("docs/configuration.md has %q as the default of %s, which is %q", said, s.Key, s.Default)
+		}
+		delete(documented, s.Key)
+	}
+	delete(documented, "servers")
+	for key := range documented {
+		t.Errorf("docs/configuration.md has %s, which does not exist", key)
+	}
 }
