@@ -81,6 +81,7 @@ func faults() []fault {
 		}, soak: true},
 		{name: "server: far away", what: "50 ms each way for 3 s", lasting: 3 * time.Second, strike: at(toServer, lag(50*time.Millisecond)), heal: healed(toServer), unseen: true, soak: true},
 		{name: "server: thin line", what: "20 kB/s for each connection for 3 s", lasting: 3 * time.Second, strike: at(toServer, slow(20_000)), heal: healed(toServer), unseen: true, soak: true},
+		{name: "server: its name leads elsewhere", what: "the address that its name had is gone, and the name has another (Go looks into /etc/hosts every 5 s)", strike: moveName, within: 8 * time.Second, soak: true},
 		{name: "server: cut in mid-message", what: "each connection reset after 3,333 bytes of answers, for 3 s", lasting: 3 * time.Second, strike: at(toServer, cutting(3333)), heal: healed(toServer), soak: true},
 		{name: "server: sessions terminated", what: "pg_terminate_backend on all of the proxy's", strike: superuser("SELECT pg_terminate_backend(pid) " + backendsOfTenants), soak: true},
 		{name: "server: queries canceled", what: "pg_cancel_backend on all of the proxy's, 50 times", strike: func(ctx context.Context, s *site) error {

@@ -30,10 +30,11 @@ type relay struct {
 // passage is one connection with its continuation.
 type passage struct{ down, up *net.TCPConn }
 
-func newRelay(upstream string) (*relay, error) {
-	r := &relay{conns: make(map[*passage]struct{})}
+func newRelay(upstream string) (*relay, error) { return newRelayAt("127.0.0.1:0", upstream) }
+
+func newRelayAt(address, upstream string) (*relay, error) {
+	r := &relay{address: address, conns: make(map[*passage]struct{})}
 	r.upstream.Store(&upstream)
-	r.address = "127.0.0.1:0"
 	return r, r.open()
 }
 

@@ -35,6 +35,7 @@ type site struct {
 	dir, password string
 	options       localpg.Options
 	cluster       *localpg.Cluster
+	program       string // that runs the proxy
 	proxy         *program.Proxy
 	proxies       int // that have been started
 
@@ -121,6 +122,9 @@ CREATE TABLE ledger (client int, n int, PRIMARY KEY (client, n))`, t.name)
 	if err != nil {
 		return err
 	}
+	if host, err = s.nameServer(host); err != nil {
+		return err
+	}
 	return os.WriteFile(s.path("proxy.yaml"), fmt.Appendf(nil, `
 registry: {dsn: %q, ttl: 2s}
 master_key_file: %q
@@ -134,7 +138,7 @@ timeouts: {queue_wait: 8s, connect: 3s, query: 12s, idle_transaction: 3s, client
 // startProxy starts one, at the address that the clients' relay leads to from then on.
 func (s *site) startProxy(ctx context.Context) (err error) {
 	s.proxies++
-	s.proxy, err = program.Serve(ctx, s.path("docex-proxy"), s.path("proxy.yaml"), s.path(fmt.Sprintf("proxy%d.log", s.proxies)))
+	s.proxy, err = program.Serve(ctx, s.program, s.path("proxy.yaml"), s.path(fmt.Sprintf("proxy%d.log", s.proxies)))
 	if err == nil {
 		s.clients.upstream.Store(&s.proxy.Address)
 	}

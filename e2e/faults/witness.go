@@ -242,12 +242,18 @@ func (c crowd) audit(ctx context.Context, s *site, o *observation) error {
 	}
 	for i, w := range c {
 		there := rows[ledgerKey{w.tenant, w.id}]
+		wrong := func(n int, what string, times int) {
+			o.wrong = append(o.wrong, fmt.Sprintf("row %d of client %d of %s was %s and is there %d times", n, w.id, w.tenant, what, times))
+			w.mu.Lock()
+			w.fates[n] = unknown // it is told once
+			w.mu.Unlock()
+		}
 		for n, f := range known[i] {
 			switch times := there[n]; {
 			case f == acknowledged && times != 1:
-				o.wrong = append(o.wrong, fmt.Sprintf("row %d of client %d of %s was acknowledged and is there %d times", n, w.id, w.tenant, times))
+				wrong(n, "acknowledged", times)
 			case f == refused && times != 0:
-				o.wrong = append(o.wrong, fmt.Sprintf("row %d of client %d of %s was refused and is there", n, w.id, w.tenant))
+				wrong(n, "refused", times)
 			case f == acknowledged:
 				o.acknowledged++
 			}
