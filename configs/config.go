@@ -2,6 +2,7 @@ package configs
 
 import (
 	"log/slog"
+	"net"
 	"time"
 )
 
@@ -16,6 +17,7 @@ type Config struct {
 	MasterKeyFile string            `mapstructure:"master_key_file"`
 	Servers       map[string]Server `mapstructure:"servers"` // by name; empty: the registry's server is "main"
 	Identity      Identity          `mapstructure:"identity"`
+	Peers         Peers             `mapstructure:"peers"`
 	Auth          Auth              `mapstructure:"auth"`
 	TLS           TLS               `mapstructure:"tls"`
 	Timeouts      Timeouts          `mapstructure:"timeouts"`
@@ -58,6 +60,22 @@ type Identity struct {
 	UserSuffix bool   `mapstructure:"user_suffix"`
 	SNIDomain  string `mapstructure:"sni_domain"` // "" = off
 	Database   bool   `mapstructure:"database"`
+}
+
+// Peers are the other proxies of the same registry.
+type Peers struct {
+	Address     string `mapstructure:"address"`      // where they reach this one, HOST:PORT; "" = it is alone
+	ShareLimits bool   `mapstructure:"share_limits"` // the tenants' limits hold for all proxies together
+}
+
+func (peers Peers) validate(p *problems) {
+	if peers.Address != "" {
+		p.address(peers.Address, "peers.address")
+		host, _, _ := net.SplitHostPort(peers.Address)
+		ip := net.ParseIP(host)
+		p.check(host != "" && !ip.IsUnspecified(), "peers.address", "%q is no address that others could reach", peers.Address)
+	}
+	p.check(!peers.ShareLimits || peers.Address != "", "peers.share_limits", "needs peers.address")
 }
 
 // Auth says who gets in, and what those are told who do not.

@@ -58,6 +58,7 @@ func (c *Config) Validate() error {
 	p.oneOf(c.Log.Level, "log.level", words()["log.level"]...)
 	p.oneOf(c.Log.Format, "log.format", words()["log.format"]...)
 	c.Registry.validate(p)
+	c.Peers.validate(p)
 	for _, name := range slices.Sorted(maps.Keys(c.Servers)) {
 		c.Servers[name].validate(p, name)
 	}

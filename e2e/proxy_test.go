@@ -19,7 +19,7 @@ type proxy struct {
 	http string // URL
 }
 
-// settings override the site's configuration, key by key: "timeouts.startup": "1s".
+// settings override the site's configuration, key by key: "timeouts.startup": "1s". {address} is the proxy's own.
 type settings map[string]string
 
 // startProxy runs another proxy for this test, with a configuration of its own.
@@ -58,7 +58,7 @@ func (s *site) launchProxy(name, config string, changed settings) (*proxy, error
 		fmt.Sprintf("DOCEX_PROXY_LISTEN=127.0.0.1:%d", port), fmt.Sprintf("DOCEX_PROXY_HTTP=127.0.0.1:%d", httpPort),
 	}
 	for key, value := range changed {
-		environment = append(environment, "DOCEX_PROXY_"+strings.ToUpper(strings.ReplaceAll(key, ".", "_"))+"="+value)
+		environment = append(environment, "DOCEX_PROXY_"+strings.ToUpper(strings.ReplaceAll(key, ".", "_"))+"="+strings.ReplaceAll(value, "{address}", fmt.Sprintf("127.0.0.1:%d", port)))
 	}
 	started, err := launchAs(s.runAs, s.dir, name, s.program("docex-proxy"), environment, "serve", "--config", config)
 	if err != nil {

@@ -99,6 +99,7 @@ func (i *initialisation) steps() []step {
 		{"create the roles", i.createRoles},
 		{"create the registry's tables", i.migrateRegistry},
 		{"let the registry's triggers notify", i.letTriggersNotify},
+		{"let proxies enter themselves", i.letProxiesBeat},
 		{"create the system tenant's tables", func(ctx context.Context) error { return i.createBusinessTables(ctx, systemSchema) }},
 		{"register the system tenant", i.registerSystemTenant},
 		{"set the rights", i.setRights},
@@ -191,6 +192,16 @@ func (i *initialisation) migrateRegistry(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// letProxiesBeat has proxies enter themselves, and nothing else, into the table of proxies.
+func (i *initialisation) letProxiesBeat(ctx context.Context) error {
+	sql := "GRANT SELECT, INSERT, UPDATE, DELETE ON docex_system.proxy_instance TO " + OwnerRole + ";\n"
+	for _, function := range []string{"proxy_beat(text, text)", "proxy_leave(text)"} {
+		sql += fmt.Sprintf("ALTER FUNCTION docex_system.%[1]s OWNER TO %[2]s;\nALTER FUNCTION docex_system.%[1]s SECURITY DEFINER;\n"+
+			"REVOKE EXECUTE ON FUNCTION docex_system.%[1]s FROM PUBLIC;\nGRANT EXECUTE ON FUNCTION docex_system.%[1]s TO %[3]s;\n", function, OwnerRole, RegistryRole)
+	}
+	return i.exec(ctx, sql)
 }
 
 // letTriggersNotify makes the registry's triggers independent of who writes to it. They call pg_notify(), which

@@ -15,7 +15,7 @@ import (
 const (
 	OwnerRole    = "docex_owner"    // NOLOGIN; owns the tenants' schemas, so that no tenant can drop or grant its own
 	PoolRole     = "docex_pool"     // LOGIN without any right; may become the roles of tenants at level trusted
-	RegistryRole = "docex_registry" // LOGIN; the proxy's registry connection, which may only read
+	RegistryRole = "docex_registry" // LOGIN; the proxy's registry connection, which may only read, and enter the proxy itself
 )
 
 // firstGeneration is the generation of a derived password before any rotation.

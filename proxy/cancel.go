@@ -52,8 +52,15 @@ type cancelEntry struct {
 	session *session
 }
 
-// issue draws a key for a session, with a secret of so many bytes; withdraw ends it.
-func (t *cancelTable) issue(s *session, length int) cancelKey {
+// numberShift is where a proxy's number is in a key's process id: 10 bits, below the sign.
+const numberShift = 21
+
+// proxy is the number of the proxy that has given the key, if it had one then.
+func (k cancelKey) proxy() int { return int(k.pid >> numberShift) }
+
+// issue draws a key for a session, with a secret of so many bytes, that names the proxy of the number, 0 for none; withdraw
+// ends it.
+func (t *cancelTable) issue(s *session, length, number int) cancelKey {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
@@ -61,6 +68,9 @@ func (t *cancelTable) issue(s *session, length int) cancelKey {
 		rand.Read(random)
 		// Drivers read the process id as a signed number and some dislike a negative one.
 		key := cancelKey{pid: binary.BigEndian.Uint32(random) & 0x7fffffff, secret: string(random[4:])}
+		if number != 0 {
+			key.pid = uint32(number)<<numberShift | key.pid&(1<<numberShift-1)
+		}
 		if _, taken := t.held[key.pid]; key.pid != 0 && !taken {
 			t.held[key.pid] = &cancelEntry{secret: key.secret, session: s}
 			return key

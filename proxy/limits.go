@@ -37,15 +37,24 @@ func (t times) of(l *registry.Limits) times {
 
 func (s *session) limits() *registry.Limits { return &s.route.Load().Tenant.Route.Limits }
 
+// portion is this proxy's part of a limit, at least 1; 0 is no limit.
+func (s *Server) portion(limit int) int {
+	if limit == 0 || !s.o.ShareLimits {
+		return limit
+	}
+	return max(1, limit/s.o.Fleet.Live())
+}
+
 // rates holds tenants to their rates of transactions. The zero value is ready.
 type rates struct {
 	mu       sync.Mutex
 	limiters map[registry.TenantID]*rate.Limiter // of tenants with sessions and a rate
 }
 
-// of is what a tenant's next transaction has to pass; nil for one that has no rate. A second's worth may be saved up.
-func (r *rates) of(route *router.Route) *rate.Limiter {
-	limit := rate.Limit(route.Tenant.Route.Limits.Rate)
+// of is what a tenant's next transaction has to pass; nil for one that has no rate. A second's worth may be saved up. live is
+// how many proxies share the rate.
+func (r *rates) of(route *router.Route, live int) *rate.Limiter {
+	limit := rate.Limit(route.Tenant.Route.Limits.Rate / float64(live))
 	if limit == 0 {
 		return nil
 	}
@@ -72,7 +81,11 @@ func (r *rates) forget(id registry.TenantID) {
 // paced waits until the tenant's rate allows one more transaction.
 func (s *session) paced(ctx context.Context) error {
 	route := s.route.Load()
-	limiter := s.server.rates.of(route)
+	live := 1
+	if s.o.ShareLimits {
+		live = s.o.Fleet.Live()
+	}
+	limiter := s.server.rates.of(route, live)
 	if limiter == nil {
 		return nil
 	}

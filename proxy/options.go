@@ -35,6 +35,13 @@ type acquirer interface {
 	Ask(r *pool.Request, target pool.Target, limit int) (*pool.Conn, error)
 }
 
+// fleet is what is known of the other proxies; peers.Fleet has it.
+type fleet interface {
+	Number() int // of this proxy, 0 for none
+	Live() int   // how many there are, at least 1
+	Forward(number int, body []byte)
+}
+
 // Options is what a Server is made with. A duration of 0 is no limit, except where it says otherwise.
 type Options struct {
 	Router routeFinder
@@ -53,6 +60,11 @@ type Options struct {
 	// Forward passes on the body of a cancel request whose key is not known here, to the process that this one has taken
 	// over from. It must not block. nil: there is none.
 	Forward func(body []byte)
+
+	// Fleet is the proxies that serve the same registry; nil: this one is alone.
+	Fleet fleet
+	// ShareLimits has the limits of a tenant hold for all proxies together: each keeps its part.
+	ShareLimits bool
 
 	// Reactors is how many threads carry the sessions of clients without TLS; 0: goroutines carry them all. More than 0
 	// needs HasReactors.

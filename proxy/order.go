@@ -54,7 +54,7 @@ func (st *strand) place() (*pool.Conn, error) {
 		return nil, pool.ErrBlocks
 	}
 	o := st.host.order(st)
-	conn, err := st.session.o.Pool.Ask(o.Request, route.Target, route.MaxConnections)
+	conn, err := st.session.o.Pool.Ask(o.Request, route.Target, st.session.server.portion(route.MaxConnections))
 	if conn != nil || err != nil {
 		o.free()
 		return conn, err

@@ -47,7 +47,7 @@ func (s *Server) CancelRequest(ctx context.Context, body []byte) {
 		return
 	}
 	defer s.connections.Done()
-	s.cancel(ctx, key) //nolint:errcheck // it never fails
+	s.cancel(ctx, key, false) //nolint:errcheck // it never fails
 }
 
 // stay has Serve wait for what is about to be done for a session, until connections.Done. It reports false when there is

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -174,10 +175,7 @@ func (s *Server) leave(session *session) {
 // admit makes an authenticated connection a session of its tenant.
 func (s *Server) admit(sess *session, route router.Route) error {
 	id := route.Tenant.ID
-	limit := route.Tenant.Route.Limits.MaxClients
-	if limit == 0 {
-		limit = s.policy.Load().TenantClients
-	}
+	limit := s.portion(cmp.Or(route.Tenant.Route.Limits.MaxClients, s.policy.Load().TenantClients))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if limit > 0 && len(s.tenants[id]) >= limit {
@@ -211,18 +209,30 @@ func (s *Server) dismiss(session *session) {
 	}
 }
 
-// cancel serves a CancelRequest. Postgres answers none, whether or not the key is known (section 55.2.8).
-func (s *Server) cancel(ctx context.Context, key cancelKey) error {
-	session := s.cancels.find(key)
-	switch {
-	case session != nil:
+// cancel serves a CancelRequest. Postgres answers none, whether or not the key is known (section 55.2.8). anywhere says that
+// another proxy may have given the key.
+func (s *Server) cancel(ctx context.Context, key cancelKey, anywhere bool) error {
+	if session := s.cancels.find(key); session != nil {
 		if err := session.driver().cancel(ctx); err != nil {
 			s.o.Logger.Warn("cannot pass a cancel request on", "error", err)
 		}
-	case s.o.Forward != nil:
+		return nil
+	}
+	if anywhere && s.o.Fleet != nil && key.proxy() != s.number() {
+		s.o.Fleet.Forward(key.proxy(), key.body())
+	}
+	if s.o.Forward != nil {
 		s.o.Forward(key.body())
 	}
 	return nil
+}
+
+// number is this proxy's own, 0 for none.
+func (s *Server) number() int {
+	if s.o.Fleet == nil {
+		return 0
+	}
+	return s.o.Fleet.Number()
 }
 
 // RegistryChanged tells that a row of the registry has changed: payload is a tenant id, "login/" and a login's name, or
@@ -322,7 +332,7 @@ func (s *session) acquire(ctx context.Context) (*pool.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		conn, err := s.o.Pool.Acquire(ctx, route.Target, route.MaxConnections)
+		conn, err := s.o.Pool.Acquire(ctx, route.Target, s.server.portion(route.MaxConnections))
 		switch {
 		case err == nil && s.route.Load().Held: // meanwhile: no transaction may begin where the tenant is about to leave
 			conn.Release()

@@ -76,7 +76,7 @@ func (s *session) logIn() error {
 		return err
 	}
 	if said.cancel != (cancelKey{}) {
-		return s.server.cancel(ctx, said.cancel)
+		return s.server.cancel(ctx, said.cancel, !said.fromPeer)
 	}
 	s.startKey = startKey{relay.NewPairs(said.Parameters), said.ServerName}
 	if s.wantsConsole(said.Startup) {
@@ -127,7 +127,7 @@ func (s *session) welcome() error {
 	if s.protocol >= protocol32 {
 		secret = longSecret
 	}
-	key := s.server.cancels.issue(s, secret)
+	key := s.server.cancels.issue(s, secret, s.server.number())
 	s.key = key
 	s.driver().(*link).machine.Introduce(key.pid)
 	if err := s.driver().(*link).login(s.server.known); err != nil {

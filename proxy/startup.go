@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgproto3/v2"
 
+	"github.com/docex-proxy/docex-proxy/proxy/peers"
 	"github.com/docex-proxy/docex-proxy/router"
 )
 
@@ -30,7 +31,8 @@ const maxStartupPacket = 10000
 // opening is what a client said before it was anybody: a startup message, or a request to cancel.
 type opening struct {
 	router.Startup
-	cancel cancelKey
+	cancel   cancelKey
+	fromPeer bool // another proxy has passed it on
 }
 
 // open reads the packets that open a connection: SSLRequest and GSSENCRequest, each at most once, and then a
@@ -68,12 +70,12 @@ func (s *session) open(ctx context.Context) (opening, error) {
 			if err := s.send([]byte{'N'}); err != nil {
 				return opening{}, err
 			}
-		case code == cancelRequestCode:
+		case code == cancelRequestCode || code == peers.CancelCode:
 			key, ok := parseCancelKey(body)
 			if !ok {
 				return opening{}, &protocolError{reason: "invalid length of cancel request"}
 			}
-			return opening{cancel: key}, nil
+			return opening{cancel: key, fromPeer: code == peers.CancelCode}, nil
 		case code>>16 == 3:
 			if s.o.TLSRequired && s.tls == nil {
 				return opening{}, errTLSRequired

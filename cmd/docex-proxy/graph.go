@@ -19,6 +19,7 @@ import (
 	"github.com/docex-proxy/docex-proxy/metrics"
 	"github.com/docex-proxy/docex-proxy/pool"
 	"github.com/docex-proxy/docex-proxy/proxy"
+	"github.com/docex-proxy/docex-proxy/proxy/peers"
 	"github.com/docex-proxy/docex-proxy/registry"
 	"github.com/docex-proxy/docex-proxy/router"
 )
@@ -33,6 +34,7 @@ type graph struct {
 	store       *registry.Store
 	cache       *registry.Cache
 	pools       *pool.Set
+	fleet       *peers.Fleet
 	proxy       *proxy.Server
 	console     *console
 
@@ -59,6 +61,7 @@ func newGraph(ctx context.Context, config *configs.Config, p prepared, takeover 
 	}
 	g.store = store
 	g.cache = buildCache(config.Registry, g)
+	g.fleet = peers.New(peers.Options{Book: store, Address: config.Peers.Address, Logger: g.logger})
 	g.pools, err = buildPools(config, p, g)
 	if err != nil {
 		store.Close()
@@ -159,6 +162,8 @@ func buildProxy(config *configs.Config, p prepared, g *graph) *proxy.Server {
 		Drain:                 config.Timeouts.Drain,
 		Outstay:               config.Timeouts.Upgrade,
 		Forward:               g.takeover.forward(),
+		Fleet:                 g.fleet,
+		ShareLimits:           config.Peers.ShareLimits,
 		Recheck:               config.Registry.TTL, // before that the cache would only repeat itself
 		LoginFailures:         config.Limits.LoginFailures,
 		MaxStatementBytes:     config.Limits.MaxStatementBytes,
@@ -187,6 +192,12 @@ func (g *graph) run(ctx context.Context, clients, status net.Listener, ready fun
 		g.recoverSlots(beside)
 		return nil
 	})
+	if g.config.Load().Peers.Address != "" {
+		group.Go(func() error {
+			g.fleet.Run(beside)
+			return nil
+		})
+	}
 	told, stopTelling := hangups()
 	defer stopTelling()
 	group.Go(func() error {

@@ -21,7 +21,7 @@ type room struct {
 
 var rooms = map[string]room{
 	"cmd/docex-proxy": {
-		ours: []string{"configs", "metrics", "registry", "router", "pool", "proxy", "proxy/admin", "provision", "internal/buildinfo", "internal/localpg", "internal/secret"},
+		ours: []string{"configs", "metrics", "registry", "router", "pool", "proxy", "proxy/admin", "proxy/peers", "provision", "internal/buildinfo", "internal/localpg", "internal/secret"},
 		why:  "the command only wires; it speaks no protocol and no SQL",
 	},
 	"cmd/docexctl": {
@@ -29,10 +29,11 @@ var rooms = map[string]room{
 		why:  "docexctl works on Postgres and never needs the data path; what the proxy would decide, the router says",
 	},
 	"proxy": {
-		ours: []string{"proxy/reactor", "proxy/relay", "router", "pool", "metrics", "registry", "internal/scram"},
+		ours: []string{"proxy/peers", "proxy/reactor", "proxy/relay", "router", "pool", "metrics", "registry", "internal/scram"},
 		why:  "a session makes two calls outward, route and acquire; it neither reads the registry nor provisions",
 	},
 	"proxy/admin": {barred: []string{"net/http", "os", "crypto/tls"}, why: "the console is given what it shows and does"},
+	"proxy/peers": {ours: []string{"registry"}, why: "other proxies are known by the registry, and told nothing but cancel requests"},
 	"proxy/relay": {
 		barred: []string{"net", "net/http", "os", "time", "context", "crypto/tls"},
 		why:    "the session's state machine knows no socket and no clock, so that it can be tested as a value and driven in more than one way",

@@ -1,0 +1,148 @@
+package peers
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"io"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/docex-proxy/docex-proxy/registry"
+)
+
+// CancelCode opens a connection on which a peer passes a cancel request on. Like Postgres's own codes it is no protocol
+// version (section 55.7); the body is that of a CancelRequest.
+const CancelCode = 1234<<16 | 5690
+
+const (
+	interval     = 5 * time.Second // between beats; who misses three is taken for gone
+	beatPatience = 3 * time.Second
+	sendPatience = 2 * time.Second
+	mostSending  = 64 // requests at a time; further ones are dropped, as Postgres may drop one
+)
+
+// book is where proxies are entered; registry.Store has it.
+type book interface {
+	Beat(ctx context.Context, token, address string) ([]*registry.Peer, error)
+	Leave(ctx context.Context, token string) error
+}
+
+// Options is what a Fleet is made with.
+type Options struct {
+	Book    book
+	Address string // where peers reach this proxy, HOST:PORT
+	Logger  *slog.Logger
+}
+
+// Fleet is the proxies of a registry, seen from one of them. Its methods may be called at the same time.
+type Fleet struct {
+	o       Options
+	token   string
+	seen    atomic.Pointer[sight]
+	sending chan struct{} // a place for each request that is being passed on
+}
+
+// sight is what one beat has shown.
+type sight struct {
+	own, live int
+	addresses map[int]string // of the others
+}
+
+// New makes a Fleet that knows of nobody, and has no number, before Run.
+func New(o Options) *Fleet {
+	f := &Fleet{o: o, token: rand.Text(), sending: make(chan struct{}, mostSending)}
+	f.seen.Store(&sight{live: 1})
+	return f
+}
+
+// Number is this proxy's own, 0 before it has one.
+func (f *Fleet) Number() int { return f.seen.Load().own }
+
+// Live is how many proxies there are, this one included, as far as is known.
+func (f *Fleet) Live() int { return f.seen.Load().live }
+
+// Run beats until ctx ends, and takes leave. While the registry cannot be reached, what was seen last holds.
+func (f *Fleet) Run(ctx context.Context) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	failing := false
+	for ctx.Err() == nil {
+		err := f.beat(ctx)
+		if err != nil && !failing && ctx.Err() == nil {
+			f.o.Logger.Warn("the other proxies are not known", "error", err)
+		}
+		failing = err != nil
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
+	}
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), beatPatience)
+	defer stop()
+	if f.Number() != 0 && !failing {
+		f.o.Book.Leave(ctx, f.token) //nolint:errcheck // then it is taken for gone in 15 seconds
+	}
+}
+
+func (f *Fleet) beat(ctx context.Context) error {
+	ctx, stop := context.WithTimeout(ctx, beatPatience)
+	defer stop()
+	live, err := f.o.Book.Beat(ctx, f.token, f.o.Address)
+	if err != nil {
+		return err
+	}
+	now := &sight{live: max(1, len(live)), addresses: make(map[int]string, len(live))}
+	for _, peer := range live {
+		if peer.Own {
+			now.own = peer.Number
+		} else if peer.Address != f.o.Address { // that is the process that this one takes over from
+			now.addresses[peer.Number] = peer.Address
+		}
+	}
+	if before := f.seen.Swap(now); before.live != now.live || before.own != now.own {
+		f.o.Logger.Info("proxies of this registry", "number", now.own, "live", now.live)
+	}
+	return nil
+}
+
+// Forward passes the body of a cancel request on to the peer of a number, if there is one. It returns at once.
+func (f *Fleet) Forward(number int, body []byte) {
+	address, known := f.seen.Load().addresses[number]
+	if !known {
+		return
+	}
+	select {
+	case f.sending <- struct{}{}:
+	default:
+		return
+	}
+	go func() {
+		defer func() { <-f.sending }()
+		if err := send(address, body); err != nil {
+			f.o.Logger.Warn("cannot pass a cancel request on to another proxy", "address", address, "error", err)
+		}
+	}()
+}
+
+// send returns when the peer has dealt with the request, and says so by closing the connection.
+func send(address string, body []byte) error {
+	deadline := time.Now().Add(sendPatience)
+	conn, err := (&net.Dialer{Deadline: deadline}).Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return err
+	}
+	packet := binary.BigEndian.AppendUint32(nil, uint32(8+len(body)))
+	packet = binary.BigEndian.AppendUint32(packet, CancelCode)
+	if _, err := conn.Write(append(packet, body...)); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, conn)
+	return err
+}
