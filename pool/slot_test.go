@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -376,5 +378,36 @@ func TestNoTryDuringSwitchesWins(t *testing.T) {
 	}
 	if got := b.memberships(); got != "" {
 		t.Errorf("memberships are left: %s", got)
+	}
+}
+
+func TestAServerThatSaysNothingDoesNotKeepSlotsFromBeingClosed(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // connections are made, and nobody takes them
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	port := silent.Addr().(*net.TCPAddr).Port
+	set, err := pool.New(pool.Options{
+		Servers:        map[string]pool.Server{"main": {Host: "127.0.0.1", Port: uint16(port), SSLMode: "disable", MaxConnections: 100}},
+		ConnectTimeout: 300 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for i := range 100 {
+		all.Go(func() {
+			target := pool.Target{Server: "main", Database: "d", Role: fmt.Sprintf("tenant_%d", i), Tenant: fmt.Sprint(i), Slot: true}
+			if _, err := set.Acquire(t.Context(), target, 0); err == nil {
+				t.Error("a connection of a server that says nothing")
+			}
+		})
+	}
+	all.Wait()
+	began := time.Now()
+	set.Close()
+	if took := time.Since(began); took > 5*time.Second { // a hundred of them one after the other would take half a minute
+		t.Errorf("the end took %s", took)
 	}
 }

@@ -38,6 +38,7 @@ type options struct {
 	tenants      int
 	clients      int // of each tenant
 	keep         bool
+	fleet        int // proxies; 0: one, and the faults
 }
 
 func parse(arguments []string, stderr io.Writer) (options, error) {
@@ -51,11 +52,12 @@ func parse(arguments []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.tenants, "tenants", 4, "how many, at least 4")
 	flags.IntVar(&o.clients, "clients", 5, "of each tenant")
 	flags.DurationVar(&o.pace, "pace", time.Millisecond, "between an answer and a client's next row")
+	flags.IntVar(&o.fleet, "fleet", 0, "so many proxies behind HAProxy instead, one of which is killed every 10 s for as long as -soak says")
 	flags.BoolVar(&o.keep, "keep", false, "keep the directory with the proxies' logs and Postgres's data")
 	if err := flags.Parse(arguments); err != nil {
 		return o, err
 	}
-	if flags.NArg() > 0 || o.tenants < 4 || o.clients < 1 {
+	if flags.NArg() > 0 || o.tenants < 4 || o.clients < 1 || o.fleet < 0 || o.fleet > 0 && o.soak == 0 {
 		return o, errors.New("wrong usage: see -help")
 	}
 	return o, nil
@@ -108,7 +110,10 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) (err
 	if _, err := all.awaitService(ctx, time.Now(), time.Minute); err != nil {
 		return s.explain(err)
 	}
-	if o.soak > 0 {
+	switch {
+	case o.fleet > 0:
+		return s.fleet.rehearse(ctx, o, all, stdout)
+	case o.soak > 0:
 		return soak(ctx, s, o, all, stdout)
 	}
 	return catalogue(ctx, s, o, all, stdout)

@@ -40,6 +40,7 @@ type site struct {
 	proxies       int // that have been started
 
 	clients, server, registry *relay
+	fleet                     *fleet // nil: there is one proxy
 }
 
 func newSite(ctx context.Context, dir string, o options) (*site, error) {
@@ -50,7 +51,7 @@ func newSite(ctx context.Context, dir string, o options) (*site, error) {
 	return s, nil
 }
 
-func (s *site) open(ctx context.Context, o options) error {
+func (s *site) open(ctx context.Context, o options) (err error) {
 	if err := os.Chmod(s.dir, 0o755); err != nil { // for root, Postgres runs as somebody else
 		return err
 	}
@@ -59,7 +60,7 @@ func (s *site) open(ctx context.Context, o options) error {
 	}
 	s.options = localpg.Options{
 		BinDir: o.binDir, DataDir: s.path("pg"), Logger: slog.New(slog.DiscardHandler),
-		Settings: map[string]string{"fsync": "off", "max_connections": "60", "restart_after_crash": "on"},
+		Settings: map[string]string{"fsync": "off", "max_connections": strconv.Itoa(60 + o.fleet*(connections+8)), "restart_after_crash": "on"},
 	}
 	if err := s.startCluster(ctx); err != nil {
 		return err
@@ -72,6 +73,12 @@ func (s *site) open(ctx context.Context, o options) error {
 		}
 	}
 	if err := s.provision(ctx, o); err != nil {
+		return err
+	}
+	if o.fleet > 0 {
+		if s.fleet, err = newFleet(ctx, s, o.fleet); err == nil {
+			s.clients.upstream.Store(&s.fleet.front)
+		}
 		return err
 	}
 	return s.startProxy(ctx)
@@ -93,7 +100,7 @@ func (s *site) provision(ctx context.Context, o options) error {
 	var initialised struct {
 		RegistryDSN string `json:"registry_dsn"`
 	}
-	if err := s.docexctl(ctx, &initialised, "init", "--slots", "40"); err != nil {
+	if err := s.docexctl(ctx, &initialised, "init", "--slots", strconv.Itoa(40 + o.fleet*connections)); err != nil {
 		return err
 	}
 	for _, t := range tenantsOf(o) {
@@ -272,6 +279,9 @@ func (s *site) close() error {
 	var errs []error
 	if s.proxy != nil {
 		errs = append(errs, s.proxy.Stop())
+	}
+	if s.fleet != nil {
+		errs = append(errs, s.fleet.close())
 	}
 	for _, r := range []*relay{s.clients, s.server, s.registry} {
 		if r != nil {

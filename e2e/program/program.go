@@ -46,8 +46,8 @@ func Environment() []string {
 	return kept
 }
 
-// freeAddress is one on loopback on which nobody listens, at the moment.
-func freeAddress() (string, error) {
+// FreeAddress is one on loopback on which nobody listens, at the moment.
+func FreeAddress() (string, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err

@@ -36,11 +36,16 @@ type Proxy struct {
 // Serve runs a proxy and returns when it answers /readyz. The configuration leaves both addresses to the environment, to
 // which more may be added. What the proxy prints goes to the file log. Whoever gets it calls Stop.
 func Serve(ctx context.Context, binary, config, log string, environment ...string) (*Proxy, error) {
-	address, err := freeAddress()
+	address, err := FreeAddress()
 	if err != nil {
 		return nil, err
 	}
-	page, err := freeAddress()
+	return ServeAt(ctx, address, binary, config, log, environment...)
+}
+
+// ServeAt is Serve at an address for clients.
+func ServeAt(ctx context.Context, address, binary, config, log string, environment ...string) (*Proxy, error) {
+	page, err := FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -133,6 +138,8 @@ func (p *Proxy) Stop() error {
 		}
 		return nil
 	case <-time.After(stopPatience):
-		return errors.Join(fmt.Errorf("proxy still runs after %s", stopPatience), p.command.Process.Kill())
+		p.command.Process.Signal(syscall.SIGQUIT) //nolint:errcheck // it is to say in its log what it waits for
+		time.Sleep(time.Second)
+		return errors.Join(fmt.Errorf("proxy still runs after %s: %s has its goroutines", stopPatience, p.Log), p.command.Process.Kill())
 	}
 }

@@ -32,6 +32,7 @@ type switcher struct {
 	mu      sync.Mutex
 	queue   []*order
 	running bool // a goroutine serves the queue, and owns conn
+	closing bool // no connection is opened any more
 
 	conn *pgconn.PgConn // nil: not connected. Of the goroutine that serves, else of nobody
 }
@@ -112,12 +113,25 @@ func (s *switcher) execute(ctx context.Context, orders []*order) {
 		for _, o := range orders {
 			sql.WriteString(o.sql + ";\n")
 		}
-		if _, err := s.run(ctx, sql.String()); err == nil {
+		_, err := s.run(ctx, sql.String())
+		if err == nil {
+			return
+		}
+		if s.conn == nil {
+			for _, o := range orders {
+				o.err = err
+			}
 			return
 		}
 	}
+	var unreachable error // then the others need not find out by themselves, one after the other
 	for _, o := range orders {
-		o.rows, o.err = s.run(ctx, o.sql)
+		if o.err = unreachable; o.err != nil {
+			continue
+		}
+		if o.rows, o.err = s.run(ctx, o.sql); o.err != nil && s.conn == nil {
+			unreachable = o.err
+		}
 	}
 }
 
@@ -136,6 +150,9 @@ func (s *switcher) run(ctx context.Context, sql string) ([][]string, error) {
 
 func (s *switcher) attempt(ctx context.Context, sql string) ([][]string, error) {
 	if s.conn == nil {
+		if s.isClosing() {
+			return nil, errClosing
+		}
 		if err := s.connect(ctx); err != nil {
 			return nil, fmt.Errorf("connecting as %s: %w", SwitcherRole, err)
 		}
@@ -206,8 +223,21 @@ func exec(ctx context.Context, conn *pgconn.PgConn, sql string) ([][]string, err
 	return rows, nil
 }
 
+// errClosing is what becomes of orders that there is no connection for any more. What they would have taken back is taken
+// back when the next switcher connects.
+var errClosing = errors.New("the proxy is shutting down")
+
+func (s *switcher) isClosing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing
+}
+
 // close waits for what is under way and ends the connection.
 func (s *switcher) close() {
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
 	s.work.Wait()
 	if s.conn == nil {
 		return

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,7 @@ const (
 	interval     = 5 * time.Second // between beats; who misses three is taken for gone
 	beatPatience = 3 * time.Second
 	sendPatience = 2 * time.Second
+	lookPause    = 200 * time.Millisecond
 	mostSending  = 64 // requests at a time; further ones are dropped, as Postgres may drop one
 )
 
@@ -43,6 +45,9 @@ type Fleet struct {
 	token   string
 	seen    atomic.Pointer[sight]
 	sending chan struct{} // a place for each request that is being passed on
+
+	looking sync.Mutex // guards looked
+	looked  time.Time
 }
 
 // sight is what one beat has shown.
@@ -110,8 +115,7 @@ func (f *Fleet) beat(ctx context.Context) error {
 
 // Forward passes the body of a cancel request on to the peer of a number, if there is one. It returns at once.
 func (f *Fleet) Forward(number int, body []byte) {
-	address, known := f.seen.Load().addresses[number]
-	if !known {
+	if f.Number() == 0 || number == 0 {
 		return
 	}
 	select {
@@ -121,10 +125,29 @@ func (f *Fleet) Forward(number int, body []byte) {
 	}
 	go func() {
 		defer func() { <-f.sending }()
+		address := f.find(number)
+		if address == "" {
+			return
+		}
 		if err := send(address, body); err != nil {
 			f.o.Logger.Warn("cannot pass a cancel request on to another proxy", "address", address, "error", err)
 		}
 	}()
+}
+
+// find is the address of the peer of a number, "" where there is none. One that has just started is not known before the next
+// beat, which is brought forward; numbers that nobody has do not bring it forward more often than once in lookPause.
+func (f *Fleet) find(number int) string {
+	if address, known := f.seen.Load().addresses[number]; known {
+		return address
+	}
+	f.looking.Lock()
+	defer f.looking.Unlock()
+	if time.Since(f.looked) >= lookPause {
+		f.beat(context.Background()) //nolint:errcheck // then what is known holds
+		f.looked = time.Now()
+	}
+	return f.seen.Load().addresses[number]
 }
 
 // send returns when the peer has dealt with the request, and says so by closing the connection.
