@@ -77,7 +77,7 @@ func TestTheCatalogueIsTheGoldenOne(t *testing.T) {
 	m.SessionClosed("acme", "client_terminated")
 	m.SessionRefused(metrics.ReasonBadPassword)
 	acme := m.Tenant("acme")
-	acme.TransactionDone()
+	acme.TransactionDone(time.Millisecond)
 	acme.Received(100)
 	acme.Sent(2000)
 	m.AcquireWaited("acme", 250*time.Millisecond)
@@ -139,7 +139,7 @@ func TestTenantsBeyondTheBoundAreSummedUnderOther(t *testing.T) {
 	for i := range 10 {
 		name := fmt.Sprintf("t%d", i)
 		m.SessionOpened(name)
-		m.Tenant(name).TransactionDone()
+		m.Tenant(name).TransactionDone(time.Millisecond)
 	}
 	text := scrape(t, registry)
 	if got := series(text, "docex_proxy_sessions{"); len(got) != 3 {
@@ -228,7 +228,7 @@ func TestConcurrentSessionsLeaveNoTraceInTheGauges(t *testing.T) {
 			for i := range 500 {
 				name := fmt.Sprintf("t%d", (worker+i)%6)
 				m.SessionOpened(name)
-				m.Tenant(name).TransactionDone()
+				m.Tenant(name).TransactionDone(time.Millisecond)
 				m.AcquireWaited(name, time.Microsecond)
 				m.SessionClosed(name, "client_terminated")
 			}

@@ -109,8 +109,11 @@ func (st *strand) allowed() *reactor.Clock {
 // look runs the other clocks by what the session is doing now.
 func (st *strand) look() {
 	busy := st.machine.Busy()
+	working := busy || st.machine.Status() != 'I'
 	st.query = st.clock(st.query, st.host.query, busy)
-	st.transaction = st.clock(st.transaction, st.host.transaction, st.berth != nil && (busy || st.machine.Status() != 'I'))
+	st.transaction = st.clock(st.transaction, st.host.transaction, st.berth != nil && working)
+	st.countTransactions() // those that the machine has answered itself
+	st.stopwatch.look(working || st.order != nil, st.host.Now())
 	st.unread = st.clock(st.unread, st.host.write, st.toClient.len() > 0)
 }
 
