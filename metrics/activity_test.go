@@ -1,6 +1,7 @@
 package metrics_test
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -146,5 +147,19 @@ func BenchmarkWatchOf500Tenants(b *testing.B) {
 	for b.Loop() {
 		now = now.Add(time.Second)
 		w.Tenants(now)
+	}
+}
+
+func TestTotalsCanBeReadBack(t *testing.T) {
+	m, _ := newMetrics(1)
+	m.SessionRefused(metrics.ReasonBadPassword)
+	m.SessionRefused(metrics.ReasonBadPassword)
+	m.ServerConnected("main", time.Second, errors.New("refused"))
+	m.ServerConnected("other", time.Second, nil)
+	if got := m.Refusals(); got[metrics.ReasonBadPassword] != 2 || got[metrics.ReasonThrottled] != 0 || len(got) != 24 {
+		t.Errorf("%v", got)
+	}
+	if got := m.ServerConnectFailures(); got["main"] != 1 || got["other"] != 0 || len(got) != 2 {
+		t.Errorf("%v", got)
 	}
 }

@@ -21,7 +21,7 @@ type room struct {
 
 var rooms = map[string]room{
 	"cmd/docex-proxy": {
-		ours: []string{"configs", "metrics", "registry", "router", "pool", "proxy", "proxy/admin", "provision", "internal/buildinfo", "internal/localpg", "internal/secret"},
+		ours: []string{"configs", "metrics", "metrics/status", "registry", "router", "pool", "proxy", "proxy/admin", "provision", "internal/buildinfo", "internal/localpg", "internal/secret"},
 		why:  "the command only wires; it speaks no protocol and no SQL",
 	},
 	"cmd/docexctl": {
@@ -57,6 +57,7 @@ var rooms = map[string]room{
 		why:  "all DDL is here, and nothing of the data path",
 	},
 	"provision/sqlite":   {ours: []string{"registry"}, why: "DocEX's files; it knows nothing of Postgres"},
+	"metrics/status":     {barred: []string{"os", "crypto/tls"}, why: "the page is given what it shows"},
 	"metrics":            {why: "a leaf: everything that is measured may import it"},
 	"configs":            {why: "a leaf: only commands see a configuration"},
 	"internal/localpg":   {why: "it runs programs; it knows nothing of what they are for"},
