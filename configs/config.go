@@ -8,9 +8,9 @@ import (
 // Config is the whole configuration. The fields are explained in docex-proxy.yaml, key by key.
 type Config struct {
 	Listen        string            `mapstructure:"listen"`
-	HTTP          string            `mapstructure:"http"` // "" = off
+	HTTP          string            `mapstructure:"http"`       // "" = off
 	HTTPHosts     []string          `mapstructure:"http_hosts"` // names of the endpoint on loopback
-	IO            string            `mapstructure:"io"` // auto, epoll, iouring or goroutine
+	IO            string            `mapstructure:"io"`         // auto, epoll, iouring or goroutine
 	Reactors      int               `mapstructure:"reactors"`
 	Log           Log               `mapstructure:"log"`
 	Registry      Registry          `mapstructure:"registry"`
