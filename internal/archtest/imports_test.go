@@ -69,6 +69,7 @@ var rooms = map[string]room{
 	"examples/pgx":       {why: "a user's program: an ordinary driver, nothing of the project"},
 	"e2e/program":        {why: "it builds and runs the programs; it knows nothing of what they are tried for"},
 	"e2e/bench":          {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it measures the programs beside others"},
+	"e2e/browser":        {why: "a black box too: it looks at the status page as people do"},
 	"e2e/churn":          {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it uses the programs as many tenants would"},
 	"e2e/compat":         {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it speaks to the programs as drivers do"},
 	"e2e/docexapp":       {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it has DocEX itself use the programs"},
