@@ -179,12 +179,12 @@ func libraryOf(path string) (prefix string, found library) {
 
 func TestTestsOfTheBlackBoxUseNoProductPackage(t *testing.T) {
 	for _, p := range packages(t) {
-		if p.name() != "e2e" {
+		if p.name() != "e2e" && p.name() != "e2e/browser" {
 			continue
 		}
 		for _, path := range slices.Concat(p.TestImports, p.XTestImports) {
-			if ours, ok := strings.CutPrefix(path, module+"/"); ok && ours != "internal/pgtest" && ours != "internal/localpg" {
-				t.Errorf("e2e must not import %s: %s", path, rooms["e2e"].why)
+			if ours, ok := strings.CutPrefix(path, module+"/"); ok && !slices.Contains([]string{"internal/pgtest", "internal/localpg", "e2e/program"}, ours) {
+				t.Errorf("%s must not import %s: %s", p.name(), path, rooms[p.name()].why)
 			}
 		}
 	}
