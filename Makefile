@@ -17,7 +17,7 @@ export GOFLAGS += -buildvcs=false
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test vet format-check unit e2e isolation churn compat docex fuzz faults bench gobench lint fmt cover up down clean
+.PHONY: help build demo test vet format-check unit e2e browser isolation churn compat docex fuzz faults bench gobench lint fmt cover up down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,7 +40,7 @@ format-check: ## Fail when a Go file is not as gofmt writes it
 	@files=$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...)); test -z "$$files" || { echo "not formatted, run make fmt:" $$files; exit 1; }
 
 unit: ## Test all packages but the end to end suite, with the race detector; docexctl's many short processes mostly without
-	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v -e '/e2e$$' -e '/cmd/docexctl$$')
+	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v -e '/e2e$$' -e '/e2e/browser$$' -e '/cmd/docexctl$$')
 	$(GO) test -timeout 5m ./cmd/docexctl
 	$(GO) test -race -timeout 5m -run 'TestScripts/bulk$$|TestRun' ./cmd/docexctl
 
@@ -59,6 +59,10 @@ compat: ## Run drivers' own test suites directly and through the proxy, and prin
 e2e: ## Test the built programs as black boxes
 	$(GO) test -race -count=1 -timeout 8m ./e2e/
 
+browser: ## Test the status page in Chromium; PICTURES=DIR keeps what it looks like
+	@scripts/deps.sh browser
+	$(GO) test -count=1 -timeout 8m ./e2e/browser $(if $(PICTURES),-args -pictures '$(abspath $(PICTURES))')
+
 fuzz: ## Run every fuzz target for FUZZTIME (5s)
 	scripts/fuzz.sh $(FUZZTIME)
 
@@ -70,7 +74,7 @@ bench: ## Measure the proxy beside PgBouncer and Postgres itself, in one run, an
 	$(GO) run ./e2e/bench $(BENCH)
 
 gobench: ## Run the Go benchmarks
-	$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -v '/e2e$$')
+	$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list ./... | grep -v -e '/e2e$$' -e '/e2e/browser$$')
 
 lint: ## Run golangci-lint, where it is installed
 	@command -v golangci-lint >/dev/null || { echo "golangci-lint 2 is missing: https://golangci-lint.run says how to install it"; exit 1; }
@@ -80,7 +84,7 @@ fmt: ## Format all Go files
 	gofmt -w $$($(GO) list -f '{{.Dir}}' ./...)
 
 cover: ## Write the unit tests' coverage to cover.out and print it by function
-	$(GO) test -coverprofile cover.out $$($(GO) list ./... | grep -v '/e2e$$')
+	$(GO) test -coverprofile cover.out $$($(GO) list ./... | grep -v -e '/e2e$$' -e '/e2e/browser$$')
 	$(GO) tool cover -func cover.out
 
 up: ## Run Postgres, proxy, Prometheus and Grafana in containers

@@ -9,8 +9,9 @@ import (
 // Config is the whole configuration. The fields are explained in docex-proxy.yaml, key by key.
 type Config struct {
 	Listen        string            `mapstructure:"listen"`
-	HTTP          string            `mapstructure:"http"` // "" = off
-	IO            string            `mapstructure:"io"`   // auto, epoll, iouring or goroutine
+	HTTP          string            `mapstructure:"http"`       // "" = off
+	HTTPHosts     []string          `mapstructure:"http_hosts"` // names of the endpoint on loopback
+	IO            string            `mapstructure:"io"`         // auto, epoll, iouring or goroutine
 	Reactors      int               `mapstructure:"reactors"`
 	Log           Log               `mapstructure:"log"`
 	Registry      Registry          `mapstructure:"registry"`
@@ -142,15 +143,16 @@ type Metrics struct {
 // without it.
 func Default() *Config {
 	return &Config{
-		Listen:   "127.0.0.1:6432",
-		HTTP:     "127.0.0.1:9127",
-		IO:       "auto",
-		Reactors: 1,
-		Log:      Log{Level: "info", Format: "text"},
-		Registry: Registry{CacheSize: 10000, TTL: time.Minute, NegativeTTL: 5 * time.Second, MaxStale: 10 * time.Minute},
-		Servers:  map[string]Server{},
-		Identity: Identity{UserSuffix: true},
-		Auth:     Auth{Trust: []string{}, Admins: []string{}},
+		Listen:    "127.0.0.1:6432",
+		HTTP:      "127.0.0.1:9127",
+		HTTPHosts: []string{},
+		IO:        "auto",
+		Reactors:  1,
+		Log:       Log{Level: "info", Format: "text"},
+		Registry:  Registry{CacheSize: 10000, TTL: time.Minute, NegativeTTL: 5 * time.Second, MaxStale: 10 * time.Minute},
+		Servers:   map[string]Server{},
+		Identity:  Identity{UserSuffix: true},
+		Auth:      Auth{Trust: []string{}, Admins: []string{}},
 		Timeouts: Timeouts{
 			Startup:         10 * time.Second,
 			Authentication:  10 * time.Second,

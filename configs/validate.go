@@ -53,6 +53,7 @@ func (c *Config) Validate() error {
 	if c.HTTP != "" {
 		p.address(c.HTTP, "http")
 	}
+	p.check(!slices.ContainsFunc(c.HTTPHosts, noHostName), "http_hosts", "holds what is no host name: it has neither a port nor spaces")
 	p.oneOf(c.IO, "io", words()["io"]...)
 	p.atLeast(1, c.Reactors, "reactors")
 	p.oneOf(c.Log.Level, "log.level", words()["log.level"]...)
@@ -69,6 +70,8 @@ func (c *Config) Validate() error {
 	p.atLeast(1, c.Metrics.MaxTenants, "metrics.max_tenants")
 	return errors.Join(p.errs...)
 }
+
+func noHostName(name string) bool { return name == "" || strings.ContainsAny(name, " /:*") }
 
 func (r Registry) validate(p *problems) {
 	const key = "registry.dsn"

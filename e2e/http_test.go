@@ -53,6 +53,9 @@ func TestHealthPages(t *testing.T) {
 			t.Errorf("%s: %d %q, %v", path, status, page, err)
 		}
 	}
+	if status, figures, err := s.proxy.get("/status.json"); err != nil || status != http.StatusOK || !strings.Contains(figures, `"ready":true`) {
+		t.Errorf("/status.json: %d %q, %v", status, figures, err)
+	}
 	if status, _, _ := s.proxy.get("/debug/pprof/"); status != http.StatusNotFound {
 		t.Errorf("/debug/pprof/ answers %d", status)
 	}

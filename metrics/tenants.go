@@ -13,16 +13,24 @@ import (
 // shares it.
 const otherTenant = "other"
 
-// Tenant counts what one tenant's sessions do. Its methods are a single atomic addition.
+// Tenant counts what one tenant's sessions do. Its methods are an atomic addition or two.
 type Tenant struct {
 	transactions atomic.Int64
 	received     atomic.Int64 // bytes
 	sent         atomic.Int64 // bytes
 	waitedNanos  atomic.Int64
+	pins         atomic.Int64
+	durations    durations // of transactions
 }
 
-// TransactionDone counts a transaction that ended, committed or not.
-func (t *Tenant) TransactionDone() { t.transactions.Add(1) }
+// TransactionDone counts a transaction that ended, committed or not, and how long the client waited for it.
+func (t *Tenant) TransactionDone(took time.Duration) {
+	t.transactions.Add(1)
+	t.durations.observe(took)
+}
+
+// Pinned counts a reason for which a session of the tenant has to keep its server connection.
+func (t *Tenant) Pinned() { t.pins.Add(1) }
 
 // Received counts bytes that came from the tenant's clients.
 func (t *Tenant) Received(n int) { t.received.Add(int64(n)) }

@@ -28,14 +28,15 @@ type link struct {
 	settle   func()        // waits until interrupt has run for the end of ctx
 	progress chan struct{} // a hint, for a client that is held back, that the server has answered something
 
-	mu       sync.Mutex // guards what follows
-	machine  *relay.Session
-	conn     *pool.Conn              // attached
-	waiting  context.CancelCauseFunc // set while a server connection is waited for
-	watchdog watchdog
-	closing  bool   // conn is not given back any more
-	draining bool   // the session ends when it is detached
-	heir     driver // has the machine now, nil while the link has it
+	mu        sync.Mutex // guards what follows
+	machine   *relay.Session
+	conn      *pool.Conn              // attached
+	waiting   context.CancelCauseFunc // set while a server connection is waited for
+	watchdog  watchdog
+	stopwatch stopwatch
+	closing   bool   // conn is not given back any more
+	draining  bool   // the session ends when it is detached
+	heir      driver // has the machine now, nil while the link has it
 
 	toClient, toServer sync.Mutex     // held while writing to that side
 	reader             sync.WaitGroup // the goroutine that reads conn
@@ -77,6 +78,7 @@ func (l *link) fromClient(in *inbox, out *relay.Output) (relay.Verdict, error) {
 	n, verdict, err := l.machine.FromClient(in.unread(), out)
 	in.need = l.machine.Need()
 	l.watchdog.look(l)
+	l.measure(verdict == relay.Attach)
 	werr := l.flush(out)
 	in.consume(n)
 	if err == nil {
@@ -266,11 +268,10 @@ func (l *link) readServer(conn *pool.Conn) {
 // flushReleasing is flush, with the connection given back before the client is written to: a slow client must not
 // keep it.
 func (l *link) flushReleasing(out *relay.Output, conn *pool.Conn, released bool) error {
-	for range l.machine.TakeTransactions() {
-		l.tenant.TransactionDone()
-	}
+	l.measure(false)
 	for _, reason := range l.machine.TakePins().Names() {
 		l.o.Metrics.Pinned(reason)
+		l.tenant.Pinned()
 	}
 	if !released {
 		l.patience()

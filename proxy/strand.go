@@ -38,6 +38,7 @@ type strand struct {
 	query       *reactor.Alarm
 	transaction *reactor.Alarm
 	unread      *reactor.Alarm // for the client to take what it was sent
+	stopwatch   stopwatch
 
 	held     bool // the machine waits for the server before it takes more from the client
 	draining bool // the session ends when it is detached
@@ -193,6 +194,7 @@ func (st *strand) depart(conn *pool.Conn) {
 	l := &link{
 		ctx: st.session.life.resume(), end: st.session.end, o: st.session.o, acquire: st.session.acquire, times: st.session.times, tenant: st.tenant,
 		attached: st.session.attached, machine: st.machine, draining: st.draining, progress: make(chan struct{}, 1),
+		stopwatch: st.stopwatch,
 	}
 	st.session.drive(l)
 	go st.session.comeBack(st, l, conn)

@@ -109,8 +109,11 @@ func (st *strand) allowed() *reactor.Clock {
 // look runs the other clocks by what the session is doing now.
 func (st *strand) look() {
 	busy, clocks := st.machine.Busy(), st.clocks()
+	working := busy || st.machine.Status() != 'I'
 	st.query = st.clock(st.query, clocks.query, busy)
-	st.transaction = st.clock(st.transaction, clocks.transaction, st.berth != nil && (busy || st.machine.Status() != 'I'))
+	st.transaction = st.clock(st.transaction, clocks.transaction, st.berth != nil && working)
+	st.countTransactions() // those that the machine has answered itself
+	st.stopwatch.look(working || st.order != nil, st.host.Now())
 	st.unread = st.clock(st.unread, st.host.write, st.toClient.len() > 0)
 }
 

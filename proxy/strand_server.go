@@ -139,10 +139,15 @@ func (st *strand) writeServer() {
 }
 
 func (st *strand) count() {
-	for range st.machine.TakeTransactions() {
-		st.tenant.TransactionDone()
-	}
+	st.countTransactions()
 	for _, reason := range st.machine.TakePins().Names() {
 		st.session.o.Metrics.Pinned(reason)
+		st.tenant.Pinned()
+	}
+}
+
+func (st *strand) countTransactions() {
+	if n := st.machine.TakeTransactions(); n > 0 {
+		st.stopwatch.done(n, st.tenant, st.host.Now())
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -96,6 +97,29 @@ func (s *Store) Tenants(ctx context.Context) ([]*Tenant, error) {
 // Login reads one login with the tenants that it may use.
 func (s *Store) Login(ctx context.Context, name string) (*Login, error) {
 	return readOne(ctx, s.pool, scanLogin, selectLogins+` WHERE l.login = $1`, name)
+}
+
+// Statuses reads where tenants stand, by their ids. One without a route has an empty status; one that is not in the
+// registry is left out.
+func (s *Store) Statuses(ctx context.Context, ids []string) (map[string]Status, error) {
+	rows, err := s.pool.Query(ctx, `SELECT r.tenant_id, coalesce(t.status, '')
+  FROM docex_system.tenant_registry AS r
+  LEFT JOIN docex_system.tenant_route AS t ON t.tenant_id = r.tenant_id
+ WHERE r.tenant_id = ANY($1)`, slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !storable(id) }))
+	if err != nil {
+		return nil, readError(err)
+	}
+	statuses := make(map[string]Status, len(ids))
+	var id string
+	var status Status
+	_, err = pgx.ForEachRow(rows, []any{&id, &status}, func() error {
+		statuses[id] = status
+		return nil
+	})
+	if err != nil {
+		return nil, readError(err)
+	}
+	return statuses, nil
 }
 
 // Database is one on a server of the configuration.

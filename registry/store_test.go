@@ -61,6 +61,23 @@ func TestStoreReadsATenantAsItWasInserted(t *testing.T) {
 	}
 }
 
+func TestStoreReadsTheStatusesOfManyTenantsAtOnce(t *testing.T) {
+	dsn, conn := migrated(t)
+	store := openStore(t, dsn)
+	suspended := tenantNamed("acme")
+	suspended.Route.Status = registry.StatusSuspended
+	bare := tenantNamed("bare")
+	bare.Route = nil
+	for _, tenant := range []*registry.Tenant{suspended, tenantNamed("globex"), bare, tenantNamed("unasked")} {
+		insertTenant(t, conn, tenant)
+	}
+	got, err := store.Statuses(t.Context(), []string{"acme", "globex", "bare", "gone", "a\x00b", "\xff"})
+	want := map[string]registry.Status{"acme": registry.StatusSuspended, "globex": registry.StatusActive, "bare": ""}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 func TestStoreWritesNULLForWhatIsEmpty(t *testing.T) {
 	_, conn := migrated(t)
 	tenant := tenantNamed("acme")

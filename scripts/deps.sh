@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sees to the programs that the demo, the tests or the benchmark need: scripts/deps.sh demo|test|bench
+# Sees to the programs that the demo, the tests or the benchmark need: scripts/deps.sh demo|test|bench|browser
 #
 # As root on Debian and Ubuntu it installs what is missing. Everywhere else it names it, with the line that installs it,
 # and fails.
@@ -7,9 +7,9 @@ set -euo pipefail
 
 purpose=${1:-}
 case $purpose in
-demo | test | bench) ;;
+demo | test | bench | browser) ;;
 *)
-	echo "usage: scripts/deps.sh demo|test|bench" >&2
+	echo "usage: scripts/deps.sh demo|test|bench|browser" >&2
 	exit 2
 	;;
 esac
@@ -30,6 +30,7 @@ has_postgres() {
 has_clients() { has psql && has pgbench; }
 has_psycopg2() { /usr/bin/python3 -c 'import psycopg2' 2>/dev/null; }
 has_pgbouncer() { has pgbouncer; }
+has_chromium() { has chromium || has chromium-browser || has google-chrome; }
 has_node() { has node && has npm; }
 has_compiler() { has "${CC:-gcc}" || has cc; } # the race detector is linked by it
 
@@ -45,11 +46,14 @@ need() { # check, then the packages of Debian, Fedora and Homebrew
 }
 
 need has_postgres postgresql postgresql-server postgresql@17
-if [ "$purpose" != demo ]; then
+if [ "$purpose" = test ] || [ "$purpose" = bench ]; then
 	need has_clients "postgresql-client postgresql-contrib" "postgresql postgresql-contrib" postgresql@17
 fi
 if [ "$purpose" = bench ]; then
 	need has_pgbouncer pgbouncer pgbouncer pgbouncer
+fi
+if [ "$purpose" = browser ]; then
+	need has_chromium chromium chromium chromium
 fi
 if [ "$purpose" = test ]; then
 	need has_psycopg2 "python3 python3-psycopg2" "python3 python3-psycopg2" psycopg2

@@ -9,13 +9,13 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/docex-proxy/docex-proxy/configs"
-	"github.com/docex-proxy/docex-proxy/internal/buildinfo"
 	"github.com/docex-proxy/docex-proxy/metrics"
 	"github.com/docex-proxy/docex-proxy/pool"
 	"github.com/docex-proxy/docex-proxy/proxy"
@@ -44,13 +44,14 @@ type graph struct {
 	reloading sync.Mutex                      // one at a time
 	config    atomic.Pointer[configs.Config]  // that holds
 
+	began           time.Time
 	registryReached atomic.Bool
 	reached         chan struct{} // closed when registryReached turns true
 }
 
 // newGraph makes the parts in the order of the data path. It opens no connection.
 func newGraph(ctx context.Context, config *configs.Config, p prepared, takeover *takeover, logger *slog.Logger) (*graph, error) {
-	g := &graph{registryDSN: p.registryDSN, logger: logger, takeover: takeover, instruments: newInstruments(), reached: make(chan struct{})}
+	g := &graph{registryDSN: p.registryDSN, logger: logger, takeover: takeover, instruments: newInstruments(), began: time.Now(), reached: make(chan struct{})}
 	g.config.Store(config)
 	g.metrics = metrics.New(g.instruments, metrics.Options{MaxTenants: config.Metrics.MaxTenants})
 
@@ -234,7 +235,7 @@ func (g *graph) watch(ctx, serving context.Context, status net.Listener) error {
 	if status == nil {
 		return nil
 	}
-	return serveHTTP(ctx, status, metrics.Handler(g.instruments, func() error { return g.ready(serving) }, buildinfo.Version()))
+	return serveHTTP(ctx, status, g.endpoint(serving, status.Addr()))
 }
 
 // retire leaves new clients, and those who watch, to the process that has taken over. Server connections that wait for a

@@ -134,6 +134,9 @@ func serveHTTP(ctx context.Context, l net.Listener, handler http.Handler) error 
 	grace, stop := context.WithTimeout(context.WithoutCancel(ctx), httpGrace)
 	defer stop()
 	err := server.Shutdown(grace)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = nil // a browser keeps connections open on which it asks for nothing
+	}
 	<-failed
 	return errors.Join(err, server.Close())
 }

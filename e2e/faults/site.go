@@ -100,7 +100,7 @@ func (s *site) provision(ctx context.Context, o options) error {
 	var initialised struct {
 		RegistryDSN string `json:"registry_dsn"`
 	}
-	if err := s.docexctl(ctx, &initialised, "init", "--slots", strconv.Itoa(40 + o.fleet*connections)); err != nil {
+	if err := s.docexctl(ctx, &initialised, "init", "--slots", strconv.Itoa(40+o.fleet*connections)); err != nil {
 		return err
 	}
 	for _, t := range tenantsOf(o) {

@@ -21,7 +21,7 @@ type room struct {
 
 var rooms = map[string]room{
 	"cmd/docex-proxy": {
-		ours: []string{"configs", "metrics", "registry", "router", "pool", "proxy", "proxy/admin", "proxy/peers", "provision", "internal/buildinfo", "internal/localpg", "internal/secret"},
+		ours: []string{"configs", "metrics", "metrics/status", "registry", "router", "pool", "proxy", "proxy/admin", "proxy/peers", "provision", "internal/buildinfo", "internal/localpg", "internal/secret"},
 		why:  "the command only wires; it speaks no protocol and no SQL",
 	},
 	"cmd/docexctl": {
@@ -58,6 +58,7 @@ var rooms = map[string]room{
 		why:  "all DDL is here, and nothing of the data path",
 	},
 	"provision/sqlite":   {ours: []string{"registry"}, why: "DocEX's files; it knows nothing of Postgres"},
+	"metrics/status":     {barred: []string{"os", "crypto/tls"}, why: "the page is given what it shows"},
 	"metrics":            {why: "a leaf: everything that is measured may import it"},
 	"configs":            {why: "a leaf: only commands see a configuration"},
 	"internal/localpg":   {why: "it runs programs; it knows nothing of what they are for"},
@@ -69,6 +70,7 @@ var rooms = map[string]room{
 	"examples/pgx":       {why: "a user's program: an ordinary driver, nothing of the project"},
 	"e2e/program":        {why: "it builds and runs the programs; it knows nothing of what they are tried for"},
 	"e2e/bench":          {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it measures the programs beside others"},
+	"e2e/browser":        {why: "a black box too: it looks at the status page as people do"},
 	"e2e/churn":          {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it uses the programs as many tenants would"},
 	"e2e/compat":         {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it speaks to the programs as drivers do"},
 	"e2e/docexapp":       {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it has DocEX itself use the programs"},
@@ -178,12 +180,12 @@ func libraryOf(path string) (prefix string, found library) {
 
 func TestTestsOfTheBlackBoxUseNoProductPackage(t *testing.T) {
 	for _, p := range packages(t) {
-		if p.name() != "e2e" {
+		if p.name() != "e2e" && p.name() != "e2e/browser" {
 			continue
 		}
 		for _, path := range slices.Concat(p.TestImports, p.XTestImports) {
-			if ours, ok := strings.CutPrefix(path, module+"/"); ok && ours != "internal/pgtest" && ours != "internal/localpg" {
-				t.Errorf("e2e must not import %s: %s", path, rooms["e2e"].why)
+			if ours, ok := strings.CutPrefix(path, module+"/"); ok && !slices.Contains([]string{"internal/pgtest", "internal/localpg", "e2e/program"}, ours) {
+				t.Errorf("%s must not import %s: %s", p.name(), path, rooms[p.name()].why)
 			}
 		}
 	}

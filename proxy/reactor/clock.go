@@ -20,6 +20,9 @@ type Alarm struct {
 	prev, next *Alarm
 }
 
+// Now is the time of the last wake-up: of what the loop is dealing with, at no cost.
+func (l *Loop) Now() time.Time { return l.began.Add(l.now) }
+
 // NewClock makes a clock whose deadlines are length away; ring is told the owner of one that has come. A length of 0 is
 // never.
 func (l *Loop) NewClock(length time.Duration, ring func(owner any)) *Clock {
