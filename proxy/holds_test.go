@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/docex-proxy/docex-proxy/internal/pgtest"
-	"github.com/docex-proxy/docex-proxy/proxy"
+	"github.com/docex-proxy/docex-proxy/registry"
 )
 
 // hold begins or ends a move of the tenant to a database, and returns when all sessions know.
@@ -108,12 +108,13 @@ func TestWhoWaitsInTheQueueDoesNotBeginWhenTheTenantIsMoving(t *testing.T) {
 }
 
 func TestAMoveThatTakesTooLongIsToldAndTheSessionLives(t *testing.T) {
-	onBoth(t, 1, func(o *proxy.Options) { o.QueueWait = 50 * time.Millisecond }, func(t *testing.T, b *bed) {
+	onBoth(t, 1, nil, func(t *testing.T, b *bed) {
 		conn := b.connect()
+		b.limit(registry.Limits{QueueWait: registry.Duration(50 * time.Millisecond)})
 		b.mustExec(conn, "SELECT 1")
 		b.hold(true, b.target.Database)
 		b.fails(conn, "SELECT 1", "57P03")
-		b.hold(false, b.target.Database)
+		b.limit(registry.Limits{})
 		b.mustExec(conn, "SELECT 1")
 	})
 }

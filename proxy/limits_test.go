@@ -86,9 +86,9 @@ func TestATenantsRateHoldsBackAllItsSessionsTogether(t *testing.T) {
 }
 
 func TestWhoWaitsForTheRateForTooLongIsToldAndMayCancel(t *testing.T) {
-	onBoth(t, 2, func(o *proxy.Options) { o.QueueWait = 100 * time.Millisecond }, func(t *testing.T, b *bed) {
+	onBoth(t, 2, nil, func(t *testing.T, b *bed) {
 		conn := b.connect()
-		b.limit(registry.Limits{Rate: 0.001})
+		b.limit(registry.Limits{Rate: 0.001, QueueWait: registry.Duration(100 * time.Millisecond)})
 		b.mustExec(conn, "SELECT 1")
 		_, err := exec(t.Context(), conn, "SELECT 1")
 		if codeOf(err) != "53300" {
