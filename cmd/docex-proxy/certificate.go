@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/docex-proxy/docex-proxy/configs"
+	"github.com/docex-proxy/docex-proxy/internal/secret"
 )
 
 // clientTLS is what clients are offered; nil without a certificate.
@@ -71,7 +72,7 @@ func (f *certificateFile) get() *tls.Certificate {
 
 func (f *certificateFile) load() error {
 	if f.private {
-		if err := checkPrivate(f.keyFile); err != nil {
+		if err := secret.CheckPrivate(f.keyFile); err != nil {
 			return err
 		}
 	}
