@@ -21,11 +21,11 @@ type room struct {
 
 var rooms = map[string]room{
 	"cmd/docex-proxy": {
-		ours: []string{"configs", "metrics", "registry", "router", "pool", "proxy", "proxy/admin", "provision", "internal/buildinfo", "internal/localpg", "internal/secret"},
+		ours: []string{"configs", "metrics", "registry", "router", "pool", "proxy", "proxy/admin", "provision", "internal/buildinfo", "internal/localpg", "internal/manpage", "internal/secret"},
 		why:  "the command only wires; it speaks no protocol and no SQL",
 	},
 	"cmd/docexctl": {
-		ours: []string{"configs", "registry", "provision", "provision/sqlite", "router", "internal/buildinfo", "internal/secret"},
+		ours: []string{"configs", "registry", "provision", "provision/sqlite", "router", "internal/buildinfo", "internal/manpage", "internal/secret"},
 		why:  "docexctl works on Postgres and never needs the data path; what the proxy would decide, the router says",
 	},
 	"proxy": {
@@ -61,6 +61,7 @@ var rooms = map[string]room{
 	"configs":            {why: "a leaf: only commands see a configuration"},
 	"internal/localpg":   {why: "it runs programs; it knows nothing of what they are for"},
 	"internal/buildinfo": {why: "a leaf"},
+	"internal/manpage":   {ours: []string{"internal/buildinfo"}, why: "it writes down what commands say of themselves"},
 	"internal/secret":    {why: "a leaf"},
 	"internal/scram":     {why: "a leaf"},
 	"internal/archtest":  {why: "it reads the project from outside"},
@@ -99,7 +100,7 @@ var libraries = map[string]library{
 	"github.com/spf13/viper":                     {[]string{"configs"}, "configuration is read in one place"},
 	"github.com/go-viper/mapstructure/v2":        {[]string{"configs"}, "viper's decoder"},
 	"go.yaml.in/yaml/v3":                         {[]string{"configs", "cmd/docexctl"}, "the proxy's configuration, and DocEX's"},
-	"github.com/spf13/cobra":                     {[]string{"cmd/docex-proxy", "cmd/docexctl"}, "command lines are the commands'"},
+	"github.com/spf13/cobra":                     {[]string{"cmd/docex-proxy", "cmd/docexctl", "internal/manpage"}, "command lines are the commands'"},
 	"github.com/spf13/pflag":                     {[]string{"cmd/docex-proxy", "cmd/docexctl"}, "command lines are the commands'"},
 	"github.com/fergusstrange/embedded-postgres": {[]string{"internal/localpg"}, "it fetches server programs, and only where nothing else is there"},
 	"go.uber.org/goleak":                         {[]string{"internal/pgtest"}, "it is for tests"},
