@@ -39,6 +39,8 @@ type strand struct {
 	transaction *reactor.Alarm
 	unread      *reactor.Alarm // for the client to take what it was sent
 
+	course course
+
 	held     bool // the machine waits for the server before it takes more from the client
 	draining bool // the session ends when it is detached
 	over     bool
@@ -192,8 +194,10 @@ func (st *strand) depart(conn *pool.Conn) {
 	st.departed = true
 	l := &link{
 		ctx: st.session.life.resume(), end: st.session.end, o: st.session.o, acquire: st.session.acquire, tenant: st.tenant,
-		attached: st.session.attached, machine: st.machine, draining: st.draining, progress: make(chan struct{}, 1),
+		attached: st.session.attached, trace: st.session.trace, course: st.course,
+		machine: st.machine, draining: st.draining, progress: make(chan struct{}, 1),
 	}
+	st.course = course{}
 	st.session.drive(l)
 	go st.session.comeBack(st, l, conn)
 }
@@ -265,7 +269,8 @@ func (st *strand) drain() {
 
 // close lets go of what the session still holds on the server's side: what runs on it is canceled, and it is closed.
 // The client's socket is the session's again, for its last words.
-func (st *strand) close() {
+func (st *strand) close(reason error) {
+	st.course.conclude(reason, st.machine)
 	st.session.client = &farewell{fd: st.client.FD(), unsent: st.toClient.buf[st.toClient.sent:]}
 	if st.berth == nil {
 		return

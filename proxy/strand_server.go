@@ -38,7 +38,9 @@ func (st *strand) refused(err error, aside bool) bool {
 		st.placeAside()
 		return false
 	}
-	st.machine.Refuse(judge(err, "", false).relayed())
+	v := judge(err, "", false)
+	st.course.refused(v)
+	st.machine.Refuse(v.relayed())
 	return true
 }
 
@@ -60,6 +62,7 @@ func (st *strand) join(conn *pool.Conn) bool {
 		return false
 	}
 	st.session.attached(conn)
+	st.course.attached(conn)
 	st.berth, b.strand = b, st
 	st.machine.Attach(state.machine, &st.host.out)
 	return true
@@ -119,6 +122,7 @@ func (st *strand) release() bool {
 		return false
 	}
 	st.machine.Detach()
+	st.course.end(st.machine)
 	b := st.berth
 	st.berth = nil
 	b.giveBack()

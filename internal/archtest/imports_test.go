@@ -21,7 +21,7 @@ type room struct {
 
 var rooms = map[string]room{
 	"cmd/docex-proxy": {
-		ours: []string{"configs", "metrics", "registry", "router", "pool", "proxy", "proxy/admin", "provision", "internal/buildinfo", "internal/localpg", "internal/manpage", "internal/secret"},
+		ours: []string{"configs", "metrics", "metrics/traces", "registry", "router", "pool", "proxy", "proxy/admin", "provision", "internal/buildinfo", "internal/localpg", "internal/manpage", "internal/secret"},
 		why:  "the command only wires; it speaks no protocol and no SQL",
 	},
 	"cmd/docexctl": {
@@ -29,7 +29,7 @@ var rooms = map[string]room{
 		why:  "docexctl works on Postgres and never needs the data path; what the proxy would decide, the router says",
 	},
 	"proxy": {
-		ours: []string{"proxy/reactor", "proxy/relay", "router", "pool", "metrics", "registry", "internal/scram"},
+		ours: []string{"proxy/reactor", "proxy/relay", "router", "pool", "metrics", "metrics/traces", "registry", "internal/scram"},
 		why:  "a session makes two calls outward, route and acquire; it neither reads the registry nor provisions",
 	},
 	"proxy/admin": {barred: []string{"net/http", "os", "crypto/tls"}, why: "the console is given what it shows and does"},
@@ -57,6 +57,7 @@ var rooms = map[string]room{
 		why:  "all DDL is here, and nothing of the data path",
 	},
 	"provision/sqlite":   {ours: []string{"registry"}, why: "DocEX's files; it knows nothing of Postgres"},
+	"metrics/traces":     {barred: []string{"net", "net/http"}, why: "a leaf: it takes names and numbers, and the library sends them"},
 	"metrics":            {why: "a leaf: everything that is measured may import it"},
 	"configs":            {why: "a leaf: only commands see a configuration"},
 	"internal/localpg":   {why: "it runs programs; it knows nothing of what they are for"},
@@ -94,6 +95,7 @@ var libraries = map[string]library{
 	"golang.org/x/time":                          {[]string{"registry", "proxy"}, "rates of lookups and of logins"},
 	"golang.org/x/sync":                          {[]string{"cmd/docex-proxy", "cmd/docexctl", "e2e/bench", "e2e/churn"}, "goroutines that fail together are the command's"},
 	"github.com/prometheus/client_golang":        {[]string{"metrics", "cmd/docex-proxy"}, "the others count with verbs of metrics.Metrics; the command makes the registry object"},
+	"go.opentelemetry.io":                        {[]string{"metrics/traces"}, "the others speak of spans in words that have no room for what must not be in them"},
 	"github.com/cloudflare/tableflip":            {[]string{"cmd/docex-proxy"}, "listeners go from process to process in the command"},
 	"github.com/vbauerster/mpb/v8":               {[]string{"cmd/docexctl"}, "a bar is for people"},
 	"modernc.org/sqlite":                         {[]string{"provision/sqlite"}, "files of SQLite are one room's"},
