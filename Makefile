@@ -16,8 +16,15 @@ ifneq ($(shell git rev-parse --verify HEAD >/dev/null 2>&1 && echo yes),yes)
 export GOFLAGS += -buildvcs=false
 endif
 
+# What packages are called and dated by. Without a tag it is the commit.
+VERSION ?= $(or $(shell git describe --tags --match 'v*' 2>/dev/null),$(shell git log -1 --date=format:%Y%m%d%H%M%S --format=v0.0.0-%cd-%h 2>/dev/null),v0.0.0)
+ARCH ?= $(shell $(GO) env GOARCH)
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
+TOOL = $(GO) tool -modfile=tools/go.mod
+GORELEASER = github.com/goreleaser/goreleaser/v2@v2.15.1
+
 .DEFAULT_GOAL := help
-.PHONY: help build demo test vet format-check unit e2e browser isolation churn compat docex fuzz faults bench gobench lint fmt cover up down clean
+.PHONY: help build demo test vet format-check unit e2e browser isolation churn compat docex fuzz faults bench gobench lint fmt cover promtool cross man sbom deb deb-check release-check snapshot up down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +94,35 @@ cover: ## Write the unit tests' coverage to cover.out and print it by function
 	$(GO) test -coverprofile cover.out $$($(GO) list ./... | grep -v -e '/e2e$$' -e '/e2e/browser$$')
 	$(GO) tool cover -func cover.out
 
+promtool: ## Check the configuration and the alert rules for Prometheus, and test the rules
+	@scripts/deps.sh promtool
+	promtool check config --syntax-only configs/prometheus.yml
+	promtool check rules configs/prometheus-alerts.yml
+	promtool test rules configs/prometheus-alerts-test.yml
+
+cross: ## Build the programs for the other systems that they are meant for
+	GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/...
+	GOOS=windows GOARCH=amd64 $(GO) build -o /dev/null ./cmd/...
+
+man: build ## Write manual pages and shells' completions to build/man and build/completions
+	scripts/pages.sh
+
+sbom: build ## Write what the programs are made of, with licences, to build/sbom
+	scripts/sbom.sh build/sbom
+
+deb: man sbom ## Build the Debian package, for this machine or ARCH=arm64, to build/
+	GOOS=linux GOARCH=$(ARCH) CGO_ENABLED=0 $(GO) build -trimpath -o build/linux-$(ARCH)/ ./cmd/docex-proxy ./cmd/docexctl
+	ARCH=$(ARCH) VERSION=$(VERSION) $(TOOL) nfpm package --config configs/deb/nfpm.yaml --packager deb --target build/
+
+deb-check: deb ## Install the Debian package on this machine, try it, and purge it; needs root
+	scripts/deb-check.sh build/docex-proxy_*_$(ARCH).deb
+
+release-check: ## Check .goreleaser.yaml
+	$(GO) run $(GORELEASER) check
+
+snapshot: ## Build everything that a release has to dist/, and publish nothing
+	$(GO) run $(GORELEASER) release --snapshot --clean
+
 up: ## Run Postgres, proxy, Prometheus and Grafana in containers
 	docker compose up --build --detach
 
@@ -94,4 +130,4 @@ down: ## Stop them and remove their data
 	docker compose down --volumes
 
 clean: ## Remove what was built, and the demo's data
-	rm -rf bin cover.out $(DEMO_DIR)
+	rm -rf bin build dist cover.out $(DEMO_DIR)

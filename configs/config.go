@@ -25,6 +25,7 @@ type Config struct {
 	Limits        Limits            `mapstructure:"limits"`
 	Pool          Pool              `mapstructure:"pool"`
 	Metrics       Metrics           `mapstructure:"metrics"`
+	Traces        Traces            `mapstructure:"traces"`
 }
 
 // Log says what is logged, and how.
@@ -139,6 +140,14 @@ type Metrics struct {
 	MaxTenants int `mapstructure:"max_tenants"`
 }
 
+// Traces says where spans go, and how many.
+type Traces struct {
+	Endpoint string  `mapstructure:"endpoint"` // host:port of OTLP over HTTP; "" = off
+	Sample   float64 `mapstructure:"sample"`   // of logins and of transactions, 0 to 1
+	Insecure bool    `mapstructure:"insecure"` // HTTP without TLS
+	CAFile   string  `mapstructure:"ca_file"`  // "" = the system's
+}
+
 // Default is the configuration of an empty file. It lacks registry.dsn, which has no default, and is not valid
 // without it.
 func Default() *Config {
@@ -167,6 +176,7 @@ func Default() *Config {
 		Limits:  Limits{Clients: 10000, Startups: 2000, LoginFailures: 20, MaxStatementBytes: 16 << 20, ClientStatements: 5000},
 		Pool:    Pool{IdleTimeout: 10 * time.Minute, Lifetime: time.Hour, TenantsSeen: 1000, Quantum: 20 * time.Millisecond, PreparedStatements: 200},
 		Metrics: Metrics{MaxTenants: 500},
+		Traces:  Traces{Sample: 0.01},
 	}
 }
 

@@ -56,6 +56,8 @@ func property(path string, standard reflect.Value) map[string]any {
 		return map[string]any{"type": "boolean", "default": value}
 	case int:
 		return map[string]any{"type": "integer", "default": value}
+	case float64: // a share
+		return map[string]any{"type": "number", "minimum": 0, "maximum": 1, "default": value}
 	case []string:
 		return map[string]any{"type": "array", "items": map[string]any{"type": "string"}}
 	case map[string]Server:

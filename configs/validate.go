@@ -68,6 +68,7 @@ func (c *Config) Validate() error {
 	c.Limits.validate(p)
 	c.Pool.validate(p)
 	p.atLeast(1, c.Metrics.MaxTenants, "metrics.max_tenants")
+	c.Traces.validate(p)
 	return errors.Join(p.errs...)
 }
 
@@ -148,4 +149,12 @@ func (pool Pool) validate(p *problems) {
 	p.atLeast(0, pool.TenantsSeen, "pool.tenants_seen")
 	p.positive(pool.Quantum, "pool.quantum")
 	p.atLeast(1, pool.PreparedStatements, "pool.prepared_statements")
+}
+
+func (t Traces) validate(p *problems) {
+	if t.Endpoint != "" {
+		p.address(t.Endpoint, "traces.endpoint")
+	}
+	p.check(t.Sample >= 0 && t.Sample <= 1, "traces.sample", "%v is not between 0 and 1", t.Sample)
+	p.check(t.CAFile == "" || !t.Insecure, "traces.ca_file", "is for TLS, which traces.insecure turns off")
 }

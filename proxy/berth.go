@@ -15,6 +15,7 @@ type berth struct {
 	conn     *pool.Conn
 	socket   reactor.Socket
 	strand   *strand // the session that the connection serves, nil for none
+	unread   []byte  // what was read for it and not dealt with: with the connection, as sessions that rest have none
 	cancels  int     // cancel requests under way
 	released bool    // the connection is given back when they are done
 	odd      bool    // and is not fit for others

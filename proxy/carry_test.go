@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"runtime"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/docex-proxy/docex-proxy/metrics/traces"
 	"github.com/docex-proxy/docex-proxy/proxy"
 )
 
@@ -184,6 +186,7 @@ func TestAMessageCostsNoMemory(t *testing.T) {
 	}
 	b := newBed(t, 2)
 	b.options.Reactors, b.options.IdleTransaction, b.options.Query, b.options.Transaction = 1, time.Hour, time.Hour, time.Hour
+	b.options.Traces = untaken(t)
 	b.serve()
 	w := b.dial()
 	request, answer := query("SELECT 1"), make([]byte, 1000)
@@ -200,4 +203,14 @@ func TestAMessageCostsNoMemory(t *testing.T) {
 	if allocations := testing.AllocsPerRun(2000, again); allocations > 0 {
 		t.Errorf("%v allocations for a message and its answer", allocations)
 	}
+}
+
+// untaken is a tracer that samples next to nothing.
+func untaken(t *testing.T) *traces.Tracer {
+	tracer, err := traces.New(t.Context(), traces.Options{Endpoint: "127.0.0.1:1", Sample: 1e-12, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tracer.Close(context.Background()) })
+	return tracer
 }

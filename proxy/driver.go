@@ -15,7 +15,7 @@ import (
 type driver interface {
 	cancel(ctx context.Context) error
 	drain()
-	close()
+	close(reason error) // nil when the client said goodbye
 	sawFatal() bool
 	transactions() uint64
 	pinned() relay.Pins // at any time

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/docex-proxy/docex-proxy/metrics"
+	"github.com/docex-proxy/docex-proxy/metrics/traces"
 	"github.com/docex-proxy/docex-proxy/pool"
 	"github.com/docex-proxy/docex-proxy/proxy/relay"
 )
@@ -22,6 +23,7 @@ type link struct {
 	acquire  func(ctx context.Context) (*pool.Conn, error)
 	times    func() times          // at this moment
 	attached func(conn *pool.Conn) // told of every connection before it is used
+	trace    func() *traces.Span   // begins that of a transaction, nil when it is not to be traced
 	tenant   *metrics.Tenant
 	settings relay.Pairs
 	target   pool.Target
@@ -34,6 +36,7 @@ type link struct {
 	waiting   context.CancelCauseFunc // set while a server connection is waited for
 	watchdog  watchdog
 	stopwatch stopwatch
+	course    course
 	closing   bool   // conn is not given back any more
 	draining  bool   // the session ends when it is detached
 	heir      driver // has the machine now, nil while the link has it
@@ -77,14 +80,24 @@ func (l *link) fromClient(in *inbox, out *relay.Output) (relay.Verdict, error) {
 	l.mu.Lock()
 	n, verdict, err := l.machine.FromClient(in.unread(), out)
 	in.need = l.machine.Need()
-	l.watchdog.look(l)
+	l.course.due = false
+	l.look()
 	l.measure(verdict == relay.Attach)
+	if verdict == relay.Attach {
+		l.course.wait(l.trace, l.machine)
+	}
 	werr := l.flush(out)
 	in.consume(n)
 	if err == nil {
 		err = werr
 	}
 	return verdict, err
+}
+
+// look is the end of a step: clocks and traces as the state that is left demands. Called with mu held.
+func (l *link) look() {
+	l.watchdog.look(l)
+	l.course.look(l.trace, l.machine)
 }
 
 // flush writes what a step gave out. It is called with mu held and gives it up.
@@ -146,7 +159,9 @@ func (l *link) attach(out *relay.Output) error {
 		if l.draining {
 			return errShutdown
 		}
-		l.machine.Refuse(judge(err, "", false).relayed())
+		v := judge(err, "", false)
+		l.course.refused(v)
+		l.machine.Refuse(v.relayed())
 		return nil
 	}
 	return l.join(conn, out, true)
@@ -178,6 +193,7 @@ func (l *link) join(conn *pool.Conn, out *relay.Output, read bool) error {
 		return errIsolationChanged // no session runs on a connection that it does not know how to make its own
 	}
 	l.attached(conn)
+	l.course.attached(conn)
 	conn.NetConn() // a reactor may have had it: it comes back before two goroutines use it
 	l.conn = conn
 	l.machine.Attach(stateOf(conn, l.o.ServerStatements).machine, out)
@@ -201,6 +217,7 @@ func (l *link) login(known *knownParameters) error {
 	if err != nil {
 		return ended(l.ctx, err)
 	}
+	l.course.under = true // as a part of the login
 	l.mu.Lock()
 	if err := l.join(conn, &out, false); err != nil {
 		return err
@@ -209,6 +226,7 @@ func (l *link) login(known *knownParameters) error {
 	if l.machine.Clean() && !l.closing { // nothing had to be set
 		l.machine.Detach()
 		l.conn = nil
+		l.look()
 		l.mu.Unlock()
 		giveBack(conn)
 	} else {
@@ -241,7 +259,7 @@ func (l *link) readServer(conn *pool.Conn) {
 			l.machine.Detach()
 			l.conn = nil
 		}
-		l.watchdog.look(l)
+		l.look()
 		draining := l.draining && released
 		werr := l.flushReleasing(&in.out, conn, released)
 		in.consume(n)
@@ -293,81 +311,6 @@ func (l *link) flushReleasing(out *relay.Output, conn *pool.Conn, released bool)
 		return nil
 	}
 	return l.writeClient(toClient)
-}
-
-// cancel passes a client's cancel request on, to the connection that serves it now and to no other: the connection is
-// not given back before the server has dealt with the request. While the session waits for one, the wait ends.
-func (l *link) cancel(ctx context.Context) error {
-	l.mu.Lock()
-	if heir := l.heir; heir != nil {
-		l.mu.Unlock()
-		return heir.cancel(ctx)
-	}
-	conn := l.conn
-	how := relay.CancelNothing
-	if conn != nil && !l.closing {
-		how = l.machine.Cancel()
-	}
-	switch how {
-	case relay.CancelNothing:
-		if l.waiting != nil {
-			l.waiting(errCanceled)
-		}
-		l.mu.Unlock()
-		return nil
-	case relay.CancelLater:
-		l.mu.Unlock()
-		return cancelLater(ctx, l)
-	}
-	l.cancels.Add(1)
-	l.mu.Unlock()
-	defer l.cancels.Done()
-	return conn.Cancel(ctx)
-}
-
-// drain ends the session, at once between transactions and else when it gives its server connection back.
-func (l *link) drain() {
-	l.mu.Lock()
-	if heir := l.heir; heir != nil {
-		l.mu.Unlock()
-		heir.drain()
-		return
-	}
-	l.draining = true
-	idle := l.waiting == nil && !l.machine.Busy() && l.machine.Status() == 'I'
-	l.mu.Unlock()
-	if idle {
-		l.end(errShutdown)
-	}
-}
-
-// interrupt wakes both goroutines, after the session's context has ended.
-func (l *link) interrupt() {
-	past := time.Unix(1, 0)
-	l.client.SetDeadline(past) //nolint:errcheck // first, so that nobody holds mu for long
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.closing = true
-	if l.conn != nil {
-		l.conn.NetConn().SetDeadline(past) //nolint:errcheck
-	}
-}
-
-// close ends the relay for good. A connection that is still attached is not fit for others: what runs on it is
-// canceled, and it is closed.
-func (l *link) close() {
-	l.end(nil)
-	l.settle()
-	l.reader.Wait()
-	l.cancels.Wait()
-	l.mu.Lock()
-	conn, busy := l.conn, l.machine.Busy()
-	l.watchdog.stop()
-	l.conn = nil
-	l.mu.Unlock()
-	if conn != nil {
-		discard(l.ctx, conn, busy)
-	}
 }
 
 func (l *link) sawFatal() bool {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/docex-proxy/docex-proxy/metrics"
+	"github.com/docex-proxy/docex-proxy/metrics/traces"
 	"github.com/docex-proxy/docex-proxy/pool"
 	"github.com/docex-proxy/docex-proxy/proxy/reactor"
 	"github.com/docex-proxy/docex-proxy/registry"
@@ -50,6 +51,7 @@ type Options struct {
 	// now. When it has, the Router knows afterwards. nil: not asked.
 	Rotated func(ctx context.Context, id registry.TenantID, generation int) bool
 	Metrics *metrics.Metrics
+	Traces  *traces.Tracer // nil: none
 	Logger  *slog.Logger
 
 	// Console serves the logins in Policy.Admins, which Logins knows, when they ask for database docex_admin or pgbouncer.

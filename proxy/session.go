@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgproto3/v2"
 
+	"github.com/docex-proxy/docex-proxy/metrics/traces"
 	"github.com/docex-proxy/docex-proxy/pool"
 	"github.com/docex-proxy/docex-proxy/proxy/relay"
 	"github.com/docex-proxy/docex-proxy/registry"
@@ -82,11 +83,25 @@ func (s *session) logIn() error {
 	if s.wantsConsole(said.Startup) {
 		return s.administer(ctx, said.Startup)
 	}
-	route, err := s.o.Router.Route(ctx, said.Startup)
+	span := s.o.Traces.Session(s.id, s.began)
+	err = s.join(ctx, said.Startup, span)
+	endSpan(span, err)
+	return err
+}
+
+// join makes a client a session of the tenant that it names, once it has proved who it is.
+func (s *session) join(ctx context.Context, start router.Startup, span *traces.Span) error {
+	step := span.Within(traces.Route)
+	route, err := s.o.Router.Route(ctx, start)
+	endSpan(step, err)
 	if err != nil {
 		return err
 	}
-	if err := s.authenticate(route); err != nil {
+	span.Of(tenantOf(&route))
+	step = span.Within(traces.Authenticate)
+	err = s.authenticate(route)
+	endSpan(step, err)
+	if err != nil {
 		return err
 	}
 	if err := s.server.admit(s, route); err != nil {
@@ -101,7 +116,7 @@ func (s *session) conclude(err error) {
 	err = ended(s.life.context(), err)
 	if driver := s.driver(); driver != nil {
 		s.server.dismiss(s)
-		driver.close()
+		driver.close(err)
 	}
 	s.server.leave(s)
 	s.part(err)
@@ -154,6 +169,7 @@ func (s *session) newLink(route router.Route) *link {
 		}),
 		settings: settings,
 		attached: s.attached,
+		trace:    s.trace,
 		target:   route.Target,
 		progress: make(chan struct{}, 1),
 	}

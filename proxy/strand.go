@@ -27,7 +27,6 @@ type strand struct {
 
 	client     reactor.Socket
 	fromClient []byte // read and not dealt with
-	fromServer []byte
 	toClient   unsent
 	toServer   unsent
 
@@ -39,6 +38,8 @@ type strand struct {
 	transaction *reactor.Alarm
 	unread      *reactor.Alarm // for the client to take what it was sent
 	stopwatch   stopwatch
+
+	course course
 
 	held     bool // the machine waits for the server before it takes more from the client
 	draining bool // the session ends when it is detached
@@ -193,9 +194,10 @@ func (st *strand) depart(conn *pool.Conn) {
 	st.departed = true
 	l := &link{
 		ctx: st.session.life.resume(), end: st.session.end, o: st.session.o, acquire: st.session.acquire, times: st.session.times, tenant: st.tenant,
-		attached: st.session.attached, machine: st.machine, draining: st.draining, progress: make(chan struct{}, 1),
-		stopwatch: st.stopwatch,
+		attached: st.session.attached, trace: st.session.trace, stopwatch: st.stopwatch, course: st.course,
+		machine: st.machine, draining: st.draining, progress: make(chan struct{}, 1),
 	}
+	st.course = course{}
 	st.session.drive(l)
 	go st.session.comeBack(st, l, conn)
 }
@@ -267,7 +269,8 @@ func (st *strand) drain() {
 
 // close lets go of what the session still holds on the server's side: what runs on it is canceled, and it is closed.
 // The client's socket is the session's again, for its last words.
-func (st *strand) close() {
+func (st *strand) close(reason error) {
+	st.course.conclude(reason, st.machine)
 	st.session.client = &farewell{fd: st.client.FD(), unsent: st.toClient.buf[st.toClient.sent:]}
 	if st.berth == nil {
 		return

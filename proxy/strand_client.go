@@ -44,13 +44,14 @@ func (st *strand) offer(b []byte) {
 	out := &st.host.out
 	for more := true; more; {
 		n, verdict, err := st.machine.FromClient(b, out)
-		b, more = b[n:], false
+		b, more, st.course.due = b[n:], false, false
 		switch {
 		case err != nil || verdict == relay.Terminate:
 			if st.flush() {
 				st.finish(err)
 			}
 		case verdict == relay.Attach:
+			st.course.wait(st.session.trace, st.machine)
 			more = st.attach(b)
 		case verdict == relay.Hold:
 			st.held = true
@@ -106,7 +107,7 @@ func (st *strand) allowed() *reactor.Clock {
 	return st.clocks().idle
 }
 
-// look runs the other clocks by what the session is doing now.
+// look runs the other clocks, and the traces, by what the session is doing now.
 func (st *strand) look() {
 	busy, clocks := st.machine.Busy(), st.clocks()
 	working := busy || st.machine.Status() != 'I'
@@ -114,6 +115,7 @@ func (st *strand) look() {
 	st.transaction = st.clock(st.transaction, clocks.transaction, st.berth != nil && working)
 	st.countTransactions() // those that the machine has answered itself
 	st.stopwatch.look(working || st.order != nil, st.host.Now())
+	st.course.look(st.session.trace, st.machine)
 	st.unread = st.clock(st.unread, st.host.write, st.toClient.len() > 0)
 }
 

@@ -38,7 +38,9 @@ func (st *strand) refused(err error, aside bool) bool {
 		st.placeAside()
 		return false
 	}
-	st.machine.Refuse(judge(err, "", false).relayed())
+	v := judge(err, "", false)
+	st.course.refused(v)
+	st.machine.Refuse(v.relayed())
 	return true
 }
 
@@ -60,6 +62,7 @@ func (st *strand) join(conn *pool.Conn) bool {
 		return false
 	}
 	st.session.attached(conn)
+	st.course.attached(conn)
 	st.berth, b.strand = b, st
 	st.machine.Attach(state.machine, &st.host.out)
 	return true
@@ -73,7 +76,7 @@ func (st *strand) readServer() {
 		st.berth.socket.Want(st.berth.socket.Wants() &^ reactor.Readable) //nolint:errcheck // to want less does not fail
 		return
 	}
-	b, _, err := st.host.receive(&st.berth.socket, &st.fromServer, 0)
+	b, _, err := st.host.receive(&st.berth.socket, &st.berth.unread, 0)
 	switch {
 	case err == nil:
 		st.answer(b)
@@ -86,12 +89,16 @@ func (st *strand) readServer() {
 // to: a slow client must not keep it.
 func (st *strand) answer(b []byte) {
 	n, verdict, err := st.machine.FromServer(b, &st.host.out)
+	berth, buffer := st.berth, st.berth.unread
+	berth.unread = nil
 	st.count()
 	released := err == nil && verdict == relay.Release && st.release()
 	if !st.flush() {
 		return
 	}
-	st.fromServer = st.host.keep(st.fromServer, b[n:])
+	if buffer = st.host.keep(buffer, b[n:]); !released {
+		berth.unread = buffer
+	}
 	if err == nil && released && st.draining {
 		err = errShutdown
 	}
@@ -119,6 +126,7 @@ func (st *strand) release() bool {
 		return false
 	}
 	st.machine.Detach()
+	st.course.end(st.machine)
 	b := st.berth
 	st.berth = nil
 	b.giveBack()
@@ -131,7 +139,7 @@ func (st *strand) writeServer() {
 		st.finish(errServerClosed)
 		return
 	}
-	if st.toServer.len() == 0 && st.machine.Clean() && len(st.fromServer) == 0 && st.release() && st.draining {
+	if st.toServer.len() == 0 && st.machine.Clean() && len(st.berth.unread) == 0 && st.release() && st.draining {
 		st.finish(errShutdown)
 		return
 	}

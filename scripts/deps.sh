@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sees to the programs that the demo, the tests or the benchmark need: scripts/deps.sh demo|test|bench|browser
+# Sees to the programs that the demo, the tests, the benchmark, the browser or the check of the alert rules need:
+# scripts/deps.sh demo|test|bench|browser|promtool
 #
 # As root on Debian and Ubuntu it installs what is missing. Everywhere else it names it, with the line that installs it,
 # and fails.
@@ -7,9 +8,9 @@ set -euo pipefail
 
 purpose=${1:-}
 case $purpose in
-demo | test | bench | browser) ;;
+demo | test | bench | browser | promtool) ;;
 *)
-	echo "usage: scripts/deps.sh demo|test|bench|browser" >&2
+	echo "usage: scripts/deps.sh demo|test|bench|browser|promtool" >&2
 	exit 2
 	;;
 esac
@@ -32,6 +33,7 @@ has_psycopg2() { /usr/bin/python3 -c 'import psycopg2' 2>/dev/null; }
 has_pgbouncer() { has pgbouncer; }
 has_chromium() { has chromium || has chromium-browser || has google-chrome; }
 has_node() { has node && has npm; }
+has_promtool() { has promtool; }
 has_compiler() { has "${CC:-gcc}" || has cc; } # the race detector is linked by it
 
 has go || {
@@ -45,7 +47,11 @@ need() { # check, then the packages of Debian, Fedora and Homebrew
 	debian+=($2) fedora+=($3) brew+=($4)
 }
 
-need has_postgres postgresql postgresql-server postgresql@17
+if [ "$purpose" = promtool ]; then
+	need has_promtool prometheus golang-github-prometheus prometheus
+else
+	need has_postgres postgresql postgresql-server postgresql@17
+fi
 if [ "$purpose" = test ] || [ "$purpose" = bench ]; then
 	need has_clients "postgresql-client postgresql-contrib" "postgresql postgresql-contrib" postgresql@17
 fi

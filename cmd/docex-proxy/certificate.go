@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/docex-proxy/docex-proxy/configs"
+	"github.com/docex-proxy/docex-proxy/internal/secret"
 )
 
 // clientTLS is what clients are offered; nil without a certificate.
@@ -30,15 +31,36 @@ func clientTLS(config configs.TLS) (*tls.Config, error) {
 	if config.ClientCAFile == "" {
 		return offered, nil
 	}
-	text, err := os.ReadFile(config.ClientCAFile)
+	authorities, err := readAuthorities(config.ClientCAFile)
+	offered.ClientCAs, offered.ClientAuth = authorities, tls.VerifyClientCertIfGiven
+	return offered, err
+}
+
+// tracesTLS is how the collector of traces is spoken to; nil in the clear.
+func tracesTLS(config configs.Traces) (*tls.Config, error) {
+	if config.Insecure {
+		return nil, nil
+	}
+	spoken := &tls.Config{MinVersion: tls.VersionTLS12}
+	if config.CAFile == "" {
+		return spoken, nil
+	}
+	authorities, err := readAuthorities(config.CAFile)
+	spoken.RootCAs = authorities
+	return spoken, err
+}
+
+// readAuthorities reads a file of PEM certificates.
+func readAuthorities(file string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	offered.ClientCAs, offered.ClientAuth = x509.NewCertPool(), tls.VerifyClientCertIfGiven
-	if !offered.ClientCAs.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s holds no PEM certificate", config.ClientCAFile)
+	authorities := x509.NewCertPool()
+	if !authorities.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s holds no PEM certificate", file)
 	}
-	return offered, nil
+	return authorities, nil
 }
 
 // certificateLook is how often the files are looked at, at most.
@@ -71,7 +93,7 @@ func (f *certificateFile) get() *tls.Certificate {
 
 func (f *certificateFile) load() error {
 	if f.private {
-		if err := checkPrivate(f.keyFile); err != nil {
+		if err := secret.CheckPrivate(f.keyFile); err != nil {
 			return err
 		}
 	}

@@ -16,7 +16,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/docex-proxy/docex-proxy/configs"
+	"github.com/docex-proxy/docex-proxy/internal/buildinfo"
 	"github.com/docex-proxy/docex-proxy/metrics"
+	"github.com/docex-proxy/docex-proxy/metrics/traces"
 	"github.com/docex-proxy/docex-proxy/pool"
 	"github.com/docex-proxy/docex-proxy/proxy"
 	"github.com/docex-proxy/docex-proxy/proxy/peers"
@@ -31,6 +33,7 @@ type graph struct {
 
 	instruments *prometheus.Registry
 	metrics     *metrics.Metrics
+	traces      *traces.Tracer
 	store       *registry.Store
 	cache       *registry.Cache
 	pools       *pool.Set
@@ -69,6 +72,12 @@ func newGraph(ctx context.Context, config *configs.Config, p prepared, takeover 
 		return nil, err
 	}
 	g.metrics.WatchPools(g.poolStats)
+	g.traces, err = buildTraces(ctx, config.Traces, p, logger)
+	if err != nil {
+		g.pools.Close()
+		store.Close()
+		return nil, err
+	}
 	g.proxy = buildProxy(config, p, g)
 	return g, nil
 }
@@ -126,6 +135,16 @@ func buildPools(config *configs.Config, p prepared, g *graph) (*pool.Set, error)
 	})
 }
 
+// buildTraces makes the tracer, nil when there is nobody to send traces to.
+func buildTraces(ctx context.Context, config configs.Traces, p prepared, logger *slog.Logger) (*traces.Tracer, error) {
+	if config.Endpoint == "" {
+		return nil, nil
+	}
+	return traces.New(ctx, traces.Options{
+		Endpoint: config.Endpoint, Sample: config.Sample, TLS: p.traces, Version: buildinfo.Version(), Logger: logger,
+	})
+}
+
 func buildProxy(config *configs.Config, p prepared, g *graph) *proxy.Server {
 	routes := router.New(router.Options{
 		Registry:           g.cache,
@@ -146,6 +165,7 @@ func buildProxy(config *configs.Config, p prepared, g *graph) *proxy.Server {
 		Pool:                  g.pools,
 		Rotated:               g.rotated,
 		Metrics:               g.metrics,
+		Traces:                g.traces,
 		Logger:                g.logger,
 		Reactors:              p.reactors,
 		Ring:                  p.ring,
@@ -338,8 +358,16 @@ func (g *graph) poolStats() []metrics.PoolStat {
 	return converted
 }
 
+// lastTraces is how long the collector gets to take the traces that are left at the end.
+const lastTraces = 5 * time.Second
+
 // close ends what newGraph made, in the opposite order. No session is left by then.
 func (g *graph) close() {
+	patience, stop := context.WithTimeout(context.Background(), lastTraces)
+	defer stop()
+	if err := g.traces.Close(patience); err != nil {
+		g.logger.Warn("the last traces were not sent", "error", err)
+	}
 	g.pools.Close()
 	g.store.Close()
 }

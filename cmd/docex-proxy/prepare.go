@@ -41,6 +41,7 @@ type prepared struct {
 	tls         *tls.Config // nil without a certificate
 	reactors    int         // 0: goroutines carry all sessions
 	ring        bool        // they use io_uring
+	traces      *tls.Config // nil: traces are sent in the clear, or not at all
 }
 
 // prepare reads the files that the configuration names. The error joins everything that is wrong with them.
@@ -69,6 +70,8 @@ func prepare(config *configs.Config) (prepared, error) {
 	}
 	p.tls, err = clientTLS(config.TLS)
 	attempt("tls", err)
+	p.traces, err = tracesTLS(config.Traces)
+	attempt("traces.ca_file", err)
 	p.reactors, p.ring, err = reactorsOf(config)
 	attempt("io", err)
 	return p, errors.Join(problems...)

@@ -49,6 +49,19 @@ func TestWrongUsageExitsWithTwoAndSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
+func TestEachVerbHasAManualPage(t *testing.T) {
+	dir := t.TempDir()
+	if code, _, stderr := execute(t, "man", dir); code != exitDone {
+		t.Fatal(stderr)
+	}
+	for _, page := range []string{"docex-proxy", "docex-proxy-serve", "docex-proxy-dev", "docex-proxy-check-config", "docex-proxy-version"} {
+		text, err := os.ReadFile(filepath.Join(dir, page+".1"))
+		if err != nil || !strings.Contains(string(text), ".SH SYNOPSIS") {
+			t.Errorf("%v in %q", err, text)
+		}
+	}
+}
+
 func TestHelpIsNoError(t *testing.T) {
 	code, stdout, _ := execute(t, "--help")
 	for _, command := range []string{"serve", "dev", "check-config", "version"} {

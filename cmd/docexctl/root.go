@@ -56,7 +56,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 in conflict with wha
 	flags.StringArrayVar(&c.serverDSNs, "server-dsn", nil, "how another server that holds tenants is reached, by the proxy's name for it: `NAME=DSN` (may be repeated)")
 	flags.StringVarP(&c.output, "output", "o", "table", "output `FORMAT`: table, json or yaml")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(c.initCommand(), c.tenantCommand(), c.loginCommand(), c.migrateCommand(), c.migrateTenantsCommand("migrate-v2-to-v3"), c.routeCommand(), c.doctorCommand(), versionCommand())
+	root.AddCommand(c.initCommand(), c.tenantCommand(), c.loginCommand(), c.migrateCommand(), c.migrateTenantsCommand("migrate-v2-to-v3"), c.routeCommand(), c.doctorCommand(), versionCommand(), manCommand())
 	c.offerNames(root)
 	return root
 }

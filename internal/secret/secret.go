@@ -1,6 +1,7 @@
 // Package secret derives the passwords of server roles from one master key, so that no password of a tenant is
 // stored anywhere: docexctl writes the verifier of a derived password into Postgres, the proxy derives the same
-// password when it connects. It owns the key file's format and nothing else.
+// password when it connects. It owns the key file's format and who may read
+// a file that holds a key, and nothing else.
 package secret
 
 import (
@@ -30,14 +31,10 @@ func New() Key {
 	return Key{key: key}
 }
 
-// Load reads a key file: 64 hexadecimal digits, one line. A file that others than its owner may read is refused.
+// Load reads a key file: 64 hexadecimal digits, one line. A file that CheckPrivate refuses is not read.
 func Load(path string) (Key, error) {
-	info, err := os.Stat(path)
-	if err != nil {
+	if err := CheckPrivate(path); err != nil {
 		return Key{}, fmt.Errorf("master key: %w", err)
-	}
-	if perm := info.Mode().Perm(); perm&0o077 != 0 {
-		return Key{}, fmt.Errorf("master key: %s has permissions %#o; nobody but its owner may read it (chmod 600)", path, perm)
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -64,3 +64,20 @@ func TestAnOpenOrBrokenKeyFileIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// It is how a key comes to a process from a package or from a secret of Kubernetes.
+func TestAKeyFileOfRootMayBeReadByItsGroup(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "master.key")
+	if _, _, err := secret.LoadOrCreate(path); err != nil {
+		t.Fatal(err)
+	}
+	for mode, ofRoot := range map[os.FileMode]bool{0o440: true, 0o640: true, 0o660: false, 0o644: false} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		want := ofRoot && os.Getuid() == 0
+		if _, err := secret.Load(path); (err == nil) != want {
+			t.Errorf("mode %#o: %v", mode, err)
+		}
+	}
+}

@@ -142,6 +142,12 @@ func (s *Session) Shares() bool { return s.cfg.Role != "" }
 // Busy reports whether the server owes an answer.
 func (s *Session) Busy() bool { return s.queue.len() > 0 || s.unsynced && !s.skipping }
 
+// Serving reports whether the client has a request under way or a transaction open: what is done for it, as against what is
+// asked when it has been told that all is done.
+func (s *Session) Serving() bool {
+	return s.server != nil && (s.status != 'I' || s.Busy() && !s.asking)
+}
+
 // MidFrame reports whether the client stopped inside a message.
 func (s *Session) MidFrame() bool { return s.clientRest > 0 }
 

@@ -1,6 +1,6 @@
 //go:build unix
 
-package main
+package secret
 
 import (
 	"fmt"
@@ -9,9 +9,9 @@ import (
 	"syscall"
 )
 
-// checkPrivate refuses a key file that others may read or change, by libpq's rule (section 34.19.3): mode 0600 or less,
+// CheckPrivate refuses a key file that others may read or change, by libpq's rule (section 34.19.3): mode 0600 or less,
 // or 0640 or less when it belongs to root, who gives it to a group.
-func checkPrivate(file string) error {
+func CheckPrivate(file string) error {
 	info, err := os.Stat(file)
 	if err != nil {
 		return err

@@ -1,0 +1,18 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/docex-proxy/docex-proxy/internal/manpage"
+)
+
+// manCommand is for those who build packages: help does not list it.
+func manCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "man DIR",
+		Short:  "Write a manual page of each verb into a directory",
+		Hidden: true,
+		Args:   arguments(cobra.ExactArgs(1)),
+		RunE:   func(command *cobra.Command, args []string) error { return manpage.Write(command.Root(), args[0]) },
+	}
+}
