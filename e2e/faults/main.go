@@ -39,6 +39,7 @@ type options struct {
 	clients      int // of each tenant
 	keep         bool
 	fleet        int // proxies; 0: one, and the faults
+	moves        int // of tenants; 0: the faults
 }
 
 func parse(arguments []string, stderr io.Writer) (options, error) {
@@ -53,6 +54,7 @@ func parse(arguments []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.clients, "clients", 5, "of each tenant")
 	flags.DurationVar(&o.pace, "pace", time.Millisecond, "between an answer and a client's next row")
 	flags.IntVar(&o.fleet, "fleet", 0, "so many proxies behind HAProxy instead, one of which is killed every 10 s for as long as -soak says")
+	flags.IntVar(&o.moves, "moves", 0, "move two tenants to another server and back instead, so many times together")
 	flags.BoolVar(&o.keep, "keep", false, "keep the directory with the proxies' logs and Postgres's data")
 	if err := flags.Parse(arguments); err != nil {
 		return o, err
@@ -69,6 +71,9 @@ type tenant struct{ name, level string }
 // tenantsOf are all. The first four are always there; those after them share connections, as so many do with so few.
 func tenantsOf(o options) []tenant {
 	all := []tenant{{"ledger0", "role"}, {"ledger1", "slot"}, {"ledger2", "trusted"}, {"ledger3", "role"}}
+	if o.moves > 0 {
+		all[0].level, all[1].level = "database", "role"
+	}
 	for i := len(all); i < o.tenants; i++ {
 		all = append(all, tenant{fmt.Sprintf("ledger%d", i), all[1+i%2].level})
 	}
@@ -113,6 +118,8 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) (err
 	switch {
 	case o.fleet > 0:
 		return s.fleet.rehearse(ctx, o, all, stdout)
+	case o.moves > 0:
+		return move(ctx, s, o, all, stdout)
 	case o.soak > 0:
 		return soak(ctx, s, o, all, stdout)
 	}

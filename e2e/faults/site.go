@@ -35,6 +35,8 @@ type site struct {
 	dir, password string
 	options       localpg.Options
 	cluster       *localpg.Cluster
+	second        *localpg.Cluster // where tenants move to, nil for nowhere
+	tenants       []tenant
 	program       string // that runs the proxy
 	proxy         *program.Proxy
 	proxies       int // that have been started
@@ -44,7 +46,7 @@ type site struct {
 }
 
 func newSite(ctx context.Context, dir string, o options) (*site, error) {
-	s := &site{dir: dir}
+	s := &site{dir: dir, tenants: tenantsOf(o)}
 	if err := s.open(ctx, o); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -61,6 +63,12 @@ func (s *site) open(ctx context.Context, o options) (err error) {
 	s.options = localpg.Options{
 		BinDir: o.binDir, DataDir: s.path("pg"), Logger: slog.New(slog.DiscardHandler),
 		Settings: map[string]string{"fsync": "off", "max_connections": strconv.Itoa(60 + o.fleet*(connections+8)), "restart_after_crash": "on"},
+	}
+	if o.moves > 0 {
+		s.options.Settings["wal_level"] = "logical"
+		if err := s.startSecond(ctx); err != nil {
+			return err
+		}
 	}
 	if err := s.startCluster(ctx); err != nil {
 		return err
@@ -104,12 +112,13 @@ func (s *site) provision(ctx context.Context, o options) error {
 		return err
 	}
 	for _, t := range tenantsOf(o) {
-		if err := s.docexctl(ctx, nil, "tenant", "create", t.name, "--isolation", t.level); err != nil {
+		var made place
+		if err := s.docexctl(ctx, &made, "tenant", "create", t.name, "--isolation", t.level); err != nil {
 			return err
 		}
 		ledger := fmt.Sprintf(`SET ROLE tenant_%[1]s; SET search_path = tenant_%[1]s; CREATE TABLE owner AS SELECT '%[1]s'::text AS name;
 CREATE TABLE ledger (client int, n int, PRIMARY KEY (client, n))`, t.name)
-		if err := s.sql(ctx, database, ledger); err != nil {
+		if err := s.sql(ctx, made.Route.Database, ledger); err != nil {
 			return err
 		}
 	}
@@ -135,11 +144,11 @@ CREATE TABLE ledger (client int, n int, PRIMARY KEY (client, n))`, t.name)
 	return os.WriteFile(s.path("proxy.yaml"), fmt.Appendf(nil, `
 registry: {dsn: %q, ttl: 2s}
 master_key_file: %q
-servers: {main: {host: %q, port: %s, max_connections: %d}}
+servers: {main: {host: %q, port: %s, max_connections: %d}%s}
 auth: {allow_trusted: true, trust: [%s]}
 limits: {clients: 15000, startups: 12000, login_failures: 0}
 timeouts: {queue_wait: 8s, connect: 3s, query: 12s, idle_transaction: 3s, client_write: 3s, drain: 2s}
-`, dsn.String(), s.path("master.key"), host, port, connections, herdLogin), 0o600)
+`, dsn.String(), s.path("master.key"), host, port, connections, s.secondEntry(), herdLogin), 0o600)
 }
 
 // startProxy starts one, at the address that the clients' relay leads to from then on.
@@ -187,7 +196,7 @@ func (s *site) number(ctx context.Context, query string) (n int, err error) {
 
 func (s *site) dsn(address, login, tenant string) string {
 	return (&url.URL{
-		Scheme: "postgres", User: url.UserPassword(login+"."+tenant, s.password), Host: address, Path: "/" + database, RawQuery: "sslmode=disable",
+		Scheme: "postgres", User: url.UserPassword(login+"."+tenant, s.password), Host: address, Path: "/" + tenant, RawQuery: "sslmode=disable",
 	}).String()
 }
 
@@ -198,6 +207,9 @@ type ledgerKey struct {
 
 // ledgers reads all rows of all tenants, with how often each is there.
 func (s *site) ledgers(ctx context.Context) (map[ledgerKey]map[int]int, error) {
+	if s.second != nil {
+		return s.ledgersOfMoved(ctx, s.tenants)
+	}
 	conn, err := pgx.Connect(ctx, s.cluster.DSN(database))
 	if err != nil {
 		return nil, err
@@ -209,24 +221,28 @@ func (s *site) ledgers(ctx context.Context) (map[ledgerKey]map[int]int, error) {
 	}
 	all := make(map[ledgerKey]map[int]int)
 	for _, schema := range schemas {
-		rows, err := conn.Query(ctx, "SELECT client, n FROM "+schema+".ledger")
-		if err != nil {
-			return nil, err
-		}
-		var client, n int
-		_, err = pgx.ForEachRow(rows, []any{&client, &n}, func() error {
-			key := ledgerKey{strings.TrimPrefix(schema, "tenant_"), client}
-			if all[key] == nil {
-				all[key] = make(map[int]int)
-			}
-			all[key][n]++
-			return nil
-		})
-		if err != nil {
+		if err := readLedgerOf(ctx, conn, schema, all); err != nil {
 			return nil, err
 		}
 	}
 	return all, nil
+}
+
+func readLedgerOf(ctx context.Context, conn *pgx.Conn, schema string, all map[ledgerKey]map[int]int) error {
+	rows, err := conn.Query(ctx, "SELECT client, n FROM "+schema+".ledger")
+	if err != nil {
+		return err
+	}
+	var client, n int
+	_, err = pgx.ForEachRow(rows, []any{&client, &n}, func() error {
+		key := ledgerKey{strings.TrimPrefix(schema, "tenant_"), client}
+		if all[key] == nil {
+			all[key] = make(map[int]int)
+		}
+		all[key][n]++
+		return nil
+	})
+	return err
 }
 
 // ledgerSchemas are where there is a ledger.
@@ -287,6 +303,9 @@ func (s *site) close() error {
 		if r != nil {
 			r.close()
 		}
+	}
+	if s.second != nil {
+		errs = append(errs, s.second.Stop())
 	}
 	if s.cluster != nil {
 		errs = append(errs, s.cluster.Stop())
