@@ -103,6 +103,9 @@ SELECT r.schema_name, coalesce(t.status, ''), coalesce(t.isolation, ''), coalesc
 		return g.conflict(fmt.Sprintf("has been deleted since %s and is kept until %s: --purge ends it now, `docexctl tenant restore` brings it back",
 			deleted.UTC().Format(time.RFC3339), kept.UTC().Format(time.RFC3339)))
 	}
+	if err := g.refuseMoving(ctx, g.request.ID); err != nil {
+		return err
+	}
 	_, abroad := g.at(g.server)
 	g.own = registry.Isolation(isolation) == registry.IsolationDatabase && (abroad || g.database != g.work.database)
 	return nil
