@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -165,10 +167,10 @@ UNION ALL SELECT 'audit ' || md5(string_agg(a::text, ',' ORDER BY id)) FROM audi
 UNION ALL SELECT 'words ' || count(*) FROM words
 UNION ALL SELECT 'loud ' || count(*) FROM loud
 UNION ALL SELECT 'sequence ' || last_value || is_called FROM notes_id_seq
-UNION ALL SELECT 'trigger ' || tgname || tgenabled FROM pg_trigger WHERE NOT tgisinternal
-UNION ALL SELECT 'identity ' || relname || relreplident FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'
+UNION ALL SELECT 'trigger ' || tgname || tgenabled::text FROM pg_trigger JOIN pg_class AS c ON c.oid = tgrelid WHERE NOT tgisinternal AND relnamespace = current_schema()::regnamespace
+UNION ALL SELECT 'identity ' || relname || relreplident::text FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'
 UNION ALL SELECT 'grant ' || relname || relacl::text FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relacl IS NOT NULL
-UNION ALL SELECT 'owner ' || relname || relowner::regrole FROM pg_class WHERE relnamespace = current_schema()::regnamespace
+UNION ALL SELECT 'owner ' || relname || relowner::regrole::text FROM pg_class WHERE relnamespace = current_schema()::regnamespace
 UNION ALL SELECT 'comment ' || count(*) FROM pg_shdescription
 UNION ALL SELECT 'path ' || current_setting('search_path')
 ORDER BY 1`), "\n")
@@ -251,10 +253,11 @@ UNION ALL SELECT 'comment ' || description FROM pg_shdescription WHERE descripti
 }
 
 // killMove ends a request after a step as the end of the process would.
-func (s *movingSite) killMove(t *testing.T, step string, run func(*provision.Provisioner)) {
+func (s *movingSite) killMove(t *testing.T, step string, run func(*provision.Provisioner) error) {
 	t.Helper()
 	var group sync.WaitGroup
 	completed := false
+	var err error
 	group.Go(func() {
 		p := s.reaching(s.key, s.eu.DSN("postgres"))
 		p.AfterStep(func(done string) error {
@@ -263,61 +266,112 @@ func (s *movingSite) killMove(t *testing.T, step string, run func(*provision.Pro
 			}
 			return nil
 		})
-		run(p)
+		err = run(p)
 		completed = true
 	})
 	group.Wait()
 	if completed {
-		t.Fatalf("the run has not been ended after %q", step)
+		t.Fatalf("the run has not been ended after %q: %v", step, err)
 	}
 }
 
 func (s *movingSite) killedMove(t *testing.T, step string, id registry.TenantID, to string) {
 	t.Helper()
-	s.killMove(t, step, func(p *provision.Provisioner) {
-		_, _ = p.MoveTenant(context.WithoutCancel(t.Context()), provision.MoveRequest{ID: id, To: to})
+	s.killMove(t, step, func(p *provision.Provisioner) error {
+		_, err := p.MoveTenant(context.WithoutCancel(t.Context()), provision.MoveRequest{ID: id, To: to})
+		return err
 	})
 	if open := s.opens(t, id); len(open) > 1 {
 		t.Errorf("after %q the tenant gets in on %q", step, open)
 	}
 }
 
-func TestAMoveThatIsKilledAtAnyStepGoesOn(t *testing.T) {
+// createSmall makes a tenant with few tables, which is moved fast.
+func (s *movingSite) createSmall(t *testing.T, id registry.TenantID, level registry.Isolation) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "0001_small.sql"), []byte(small), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	template, err := provision.LoadTemplate(dir)
+	if err == nil {
+		_, err = s.CreateTenant(t.Context(), provision.TenantRequest{ID: id, Isolation: level, Template: template})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+const small = `
+CREATE TABLE notes (id bigserial PRIMARY KEY, body text);
+CREATE TABLE heap (word text);
+CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.body := upper(NEW.body); RETURN NEW; END';
+CREATE TRIGGER shout BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION shout();
+ALTER TABLE notes ENABLE ALWAYS TRIGGER shout;
+INSERT INTO notes (body) SELECT 'note ' || n FROM generate_series(1, 100) AS n;
+UPDATE notes SET body = 'quiet' WHERE id = 7;
+INSERT INTO heap VALUES ('a'), ('a'), ('b');`
+
+// smallContents is what such a tenant sees.
+func smallContents(t *testing.T, conn *pgx.Conn) string {
+	t.Helper()
+	return strings.Join(lines(t, conn, `
+SELECT 'notes ' || count(*) || ' ' || md5(string_agg(n::text, ',' ORDER BY id)) FROM notes AS n
+UNION ALL SELECT 'heap ' || string_agg(word, ',' ORDER BY word) FROM heap
+UNION ALL SELECT 'sequence ' || last_value || is_called FROM notes_id_seq
+UNION ALL SELECT 'trigger ' || tgname || tgenabled::text FROM pg_trigger WHERE tgrelid = 'notes'::regclass
+UNION ALL SELECT 'identity ' || relname || relreplident::text FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'
+ORDER BY 1`), "\n")
+}
+
+func TestAMoveThatIsKilledAfterEveryStepGoesOn(t *testing.T) {
 	for _, level := range movedLevels {
 		t.Run(string(level), func(t *testing.T) {
 			s := newMovingSite(t)
-			s.createHere(t, "acme", level)
-			execute(t, s.on(t, "acme"), furniture)
-			to := "eu"
-			for _, name := range provision.MoveStepNames() {
-				t.Run(name, func(t *testing.T) {
-					from := s.route(t, "acme")
-					before := contents(t, s.on(t, "acme"))
-					s.killedMove(t, name, "acme", to)
-					if now := s.route(t, "acme"); now.Status == registry.StatusMoving && now.Server != from.Server {
-						t.Errorf("held on %q", now.Server)
-					}
-					s.move(t, "acme", to)
-					if open := s.opens(t, "acme"); !slices.Equal(open, []string{to}) {
-						t.Errorf("open on %q", open)
-					}
-					equal(t, before, contents(t, s.on(t, "acme")))
-					to = from.Server
+			s.createSmall(t, "acme", level)
+			before := smallContents(t, s.on(t, "acme"))
+			for _, name := range append([]string{"write the move down"}, provision.MoveStepNames()...) { // each run comes one step further
+				s.killedMove(t, name, "acme", "eu")
+				r := s.route(t, "acme")
+				flipped := name == "change the route" || name == "tidy up"
+				if (r.Server == "eu") != flipped {
+					t.Errorf("after %q the route leads to %q", name, r.Server)
+				}
+				if open := s.opens(t, "acme"); r.Status == registry.StatusActive && !slices.Equal(open, []string{r.Server}) {
+					t.Errorf("after %q the tenant is active on %q and open on %q", name, r.Server, open)
+				}
+			}
+			s.move(t, "acme", "eu")
+			if open := s.opens(t, "acme"); !slices.Equal(open, []string{"eu"}) {
+				t.Errorf("open on %q", open)
+			}
+			equal(t, before, smallContents(t, s.on(t, "acme")))
+			for _, name := range []string{"tidy up before the end", "begin to finish", "drop the old copy"} {
+				s.killMove(t, name, func(p *provision.Provisioner) error {
+					_, err := p.FinishMove(context.WithoutCancel(t.Context()), provision.MoveRequest{ID: "acme"})
+					return err
 				})
 			}
+			if _, err := s.FinishMove(t.Context(), provision.MoveRequest{ID: "acme"}); err != nil {
+				t.Fatal(err)
+			}
+			s.leavesNothing(t, "main", "acme")
 		})
 	}
 }
 
 func TestAMoveThatIsKilledAtAnyStepCanBeTakenBack(t *testing.T) {
-	for _, level := range movedLevels {
+	names := provision.MoveStepNames()
+	names = names[:slices.Index(names, "change the route")]
+	for level, names := range map[registry.Isolation][]string{
+		registry.IsolationDatabase: names,
+		registry.IsolationRole:     {"prepare the new server", "begin to copy", "subscribe", "compare", "open the new server"},
+	} {
 		t.Run(string(level), func(t *testing.T) {
 			s := newMovingSite(t)
-			s.createHere(t, "acme", level)
-			execute(t, s.on(t, "acme"), furniture)
-			before := contents(t, s.on(t, "acme"))
-			names := provision.MoveStepNames()
-			for _, name := range names[:slices.Index(names, "change the route")] {
+			s.createSmall(t, "acme", level)
+			before := smallContents(t, s.on(t, "acme"))
+			for _, name := range names {
 				t.Run(name, func(t *testing.T) {
 					s.killedMove(t, name, "acme", "eu")
 					if _, err := s.AbortMove(t.Context(), provision.MoveRequest{ID: "acme"}); err != nil {
@@ -326,26 +380,33 @@ func TestAMoveThatIsKilledAtAnyStepCanBeTakenBack(t *testing.T) {
 					s.takenBack(t, before)
 				})
 			}
-			for _, name := range provision.AbortStepNames() {
-				t.Run("abort killed: "+name, func(t *testing.T) {
-					s.killedMove(t, "open the new server", "acme", "eu")
-					s.killMove(t, name, func(p *provision.Provisioner) {
-						_, _ = p.AbortMove(context.WithoutCancel(t.Context()), provision.MoveRequest{ID: "acme"})
-					})
-					if open := s.opens(t, "acme"); len(open) > 1 {
-						t.Errorf("the tenant gets in on %q", open)
-					}
-					_, err := s.AbortMove(t.Context(), provision.MoveRequest{ID: "acme"})
-					if name == "end the abort" {
-						if _, ok := errors.AsType[*provision.ConflictError](err); !ok {
-							t.Errorf("once more: %v", err)
-						}
-					} else if err != nil {
-						t.Fatal(err)
-					}
-					s.takenBack(t, before)
+		})
+	}
+}
+
+func TestAnAbortThatIsKilledAfterEveryStepGoesOn(t *testing.T) {
+	for _, level := range movedLevels {
+		t.Run(string(level), func(t *testing.T) {
+			s := newMovingSite(t)
+			s.createSmall(t, "acme", level)
+			before := smallContents(t, s.on(t, "acme"))
+			s.killedMove(t, "open the new server", "acme", "eu")
+			for _, name := range provision.AbortStepNames()[:6] {
+				s.killMove(t, name, func(p *provision.Provisioner) error {
+					_, err := p.AbortMove(context.WithoutCancel(t.Context()), provision.MoveRequest{ID: "acme"})
+					return err
 				})
+				if open := s.opens(t, "acme"); len(open) > 1 {
+					t.Errorf("after %q the tenant gets in on %q", name, open)
+				}
+				if _, err := s.MoveTenant(t.Context(), provision.MoveRequest{ID: "acme", To: "eu"}); !isConflict(err) {
+					t.Errorf("after %q the move goes on: %v", name, err)
+				}
 			}
+			if _, err := s.AbortMove(t.Context(), provision.MoveRequest{ID: "acme"}); err != nil {
+				t.Fatal(err)
+			}
+			s.takenBack(t, before)
 		})
 	}
 }
@@ -359,7 +420,7 @@ func (s *movingSite) takenBack(t *testing.T, before string) {
 	if open := s.opens(t, "acme"); !slices.Equal(open, []string{"main"}) {
 		t.Errorf("open on %q", open)
 	}
-	equal(t, before, contents(t, s.on(t, "acme")))
+	equal(t, before, smallContents(t, s.on(t, "acme")))
 	s.leavesNothing(t, "eu", "acme")
 	if left := lines(t, s.conn, `SELECT slot_name::text FROM pg_replication_slots UNION ALL SELECT rolname FROM pg_roles WHERE rolname ~ '^docex_move'`); len(left) > 0 {
 		t.Errorf("the old server has %q", left)

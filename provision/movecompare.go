@@ -115,10 +115,14 @@ func (m *move) compare(ctx context.Context) error {
 
 // comparedTables are the tenant's tables, the smallest first.
 func (m *move) comparedTables(ctx context.Context) ([]comparedTable, error) {
-	if err := m.openPairs(ctx); err != nil { // after a run that was ended
+	if err := m.openPairs(ctx); err != nil {
 		return nil, err
 	}
-	rows, err := m.source.inside.conn.Query(ctx, `
+	s, err := m.source.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.conn.Query(ctx, `
 SELECT format('%I.%I', nspname, relname), pg_table_size(c.oid) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
  WHERE nspname = $1 AND relkind = 'r' AND relpersistence = 'p' ORDER BY 2, 1`, m.source.schema)
 	if err != nil {

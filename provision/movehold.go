@@ -120,6 +120,9 @@ func (m *move) awaitLastChange(ctx context.Context) error {
 	if structure != m.detail.Structure {
 		return m.conflict("has changed its tables while they were copied: `docexctl tenant move %s --abort`, and move it again", m.request.ID)
 	}
+	if err := m.target.execute(ctx, "ALTER SUBSCRIPTION "+quote(m.target.mover)+" ENABLE"); err != nil { // a run that was ended may have ended it
+		return err
+	}
 	// Only what has been flushed is sent, and a tenant may commit without: this commit flushes it.
 	if err := m.source.execute(ctx, "SELECT pg_current_xact_id()"); err != nil {
 		return err
@@ -157,6 +160,9 @@ SELECT format('SELECT %L, last_value, is_called FROM %1$s', format('%I.%I', nspn
 	// At the least this commit makes the new server write what it has applied to its disk.
 	statements := []string{"SELECT pg_current_xact_id()"}
 	if len(sequences) > 0 {
+		if err := m.openPairs(ctx); err != nil { // they are open but in a run after one that was ended
+			return err
+		}
 		values, err := m.pairs[0].source.Query(ctx, strings.Join(sequences, " UNION ALL "))
 		if err != nil {
 			return m.source.wrap(err)

@@ -166,13 +166,13 @@ func (m *move) structure(ctx context.Context) (hash string, err error) {
 	others, err := m.source.texts(ctx, `
 SELECT 'view ' || c.relname || pg_get_viewdef(c.oid) AS line FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace WHERE nspname = $1 AND relkind IN ('v', 'm')
 UNION ALL SELECT 'function ' || p.oid::regprocedure || md5(prosrc) FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = pronamespace WHERE nspname = $1
-UNION ALL SELECT 'trigger ' || pg_get_triggerdef(t.oid) || tgenabled FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = tgrelid JOIN pg_namespace AS n ON n.oid = relnamespace
+UNION ALL SELECT 'trigger ' || pg_get_triggerdef(t.oid) || tgenabled::text FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = tgrelid JOIN pg_namespace AS n ON n.oid = relnamespace
            WHERE nspname = $1 AND NOT tgisinternal
 UNION ALL SELECT 'sequence ' || s::text FROM pg_sequence AS s JOIN pg_class AS c ON c.oid = seqrelid JOIN pg_namespace AS n ON n.oid = relnamespace WHERE nspname = $1
 UNION ALL SELECT 'policy ' || p::text FROM pg_policies AS p WHERE schemaname = $1
 UNION ALL SELECT 'type ' || typname || coalesce((SELECT string_agg(enumlabel, ',' ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = t.oid), '')
             FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = typnamespace WHERE nspname = $1 AND typtype IN ('e', 'd', 'r', 'c')
-UNION ALL SELECT 'table ' || relname || coalesce(relacl::text, '') || relrowsecurity || relpersistence FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+UNION ALL SELECT 'table ' || relname || coalesce(relacl::text, '') || relrowsecurity || relpersistence::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
            WHERE nspname = $1 AND relkind IN ('r', 'p', 'v', 'm')
 ORDER BY 1`, m.source.schema)
 	if err != nil {

@@ -74,6 +74,11 @@ func (m *move) closeTarget(ctx context.Context) error {
 			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = "+quoteLiteral(m.target.role)); err != nil {
 			return err
 		}
+		if m.target.own {
+			if err := w.exec(ctx, "COMMENT ON DATABASE "+quote(m.target.database)+" IS "+quoteLiteral(mark(m.request.ID, m.target.registry))); err != nil {
+				return err
+			}
+		}
 		return m.markRole(w)(ctx)
 	}))
 }
