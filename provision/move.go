@@ -139,6 +139,7 @@ type move struct {
 	detail  moveDetail
 
 	source, target *end
+	examined       bool
 	pairs          []pair    // for comparing
 	heldSince      time.Time // by this run
 }

@@ -8,6 +8,10 @@ import (
 
 // examine refuses what cannot be moved, before anything is made.
 func (m *move) examine(ctx context.Context) error {
+	if m.examined {
+		return nil
+	}
+	m.examined = true
 	m.say("look at both servers", 0, 0)
 	from, err := m.source.look(ctx)
 	if err != nil {

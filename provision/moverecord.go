@@ -125,6 +125,10 @@ func (m *move) start(ctx context.Context) error {
 	if err := m.take(&registry.Move{Tenant: m.request.ID, From: from, To: m.request.To, Step: registry.MovePreparing, Detail: []byte("{}")}); err != nil {
 		return err
 	}
+	if err := m.examine(ctx); err != nil { // before anything is written
+		m.record = nil
+		return err
+	}
 	return m.runStep(ctx, step{"write the move down", m.insert})
 }
 

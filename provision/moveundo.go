@@ -126,11 +126,17 @@ func (e *end) gone(ctx context.Context) (gone bool, err error) {
 // clearTarget drops what bears the mark.
 func (m *move) clearTarget(ctx context.Context) error {
 	m.say("clear the new server", 0, 0)
-	gone, err := m.target.gone(ctx)
+	s, err := m.target.administer(ctx)
 	if err != nil {
 		return err
 	}
-	if !gone {
+	var known, exists bool // without docex_owner nothing has ever been made there
+	err = s.conn.QueryRow(ctx, `
+SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1), EXISTS (SELECT FROM pg_database WHERE datname = $2)`, OwnerRole, m.target.database).Scan(&known, &exists)
+	if err != nil || !known {
+		return m.target.wrap(err)
+	}
+	if exists {
 		if err := m.target.dropMover(ctx); err != nil {
 			return err
 		}
@@ -139,12 +145,13 @@ func (m *move) clearTarget(ctx context.Context) error {
 		}
 	}
 	m.target.leave(ctx)
-	s, err := m.target.administer(ctx)
-	if err != nil {
-		return err
-	}
 	if err := s.lock(ctx, sideLockClass, string(m.request.ID)); err != nil {
-		return err
+		return m.target.wrap(err)
+	}
+	if m.target.own && m.detail.AbortedAt != registry.MovePreparing { // the database is this move's: whoever is in it is not the tenant
+		if _, err := s.conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1`, m.target.database); err != nil {
+			return m.target.wrap(err)
+		}
 	}
 	return m.target.wrap(s.clearAway(ctx, m.request.ID, leftovers{}))
 }
