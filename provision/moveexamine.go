@@ -91,6 +91,9 @@ SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1) AND EXISTS (SELECT F
 		                   OR typcategory = 'A' AND opcintype = 'anyarray'::regtype) OR EXISTS (
 		                SELECT FROM pg_cast WHERE castsource = atttypid AND casttarget = opcintype AND castmethod = 'b' AND castcontext = 'i'))))`,
 			"has tables without a primary key, with columns by which their rows cannot be told apart: %s", "give them a primary key"},
+		{`SELECT format('%s to %s', castsource::regtype, casttarget::regtype) FROM pg_cast AS k JOIN pg_type AS s ON s.oid = castsource JOIN pg_type AS t ON t.oid = casttarget
+		   WHERE (SELECT oid FROM pg_namespace WHERE nspname = $1) IN (s.typnamespace, t.typnamespace) AND $2 <> ''`,
+			"has made casts, which pg_dump does not take by schema: %s", "drop them, and make them again on the new server"},
 		{`SELECT DISTINCT g::regrole::text || ' on ' || what FROM (
 		         SELECT c.oid::regclass::text, a.grantee FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace, aclexplode(relacl) AS a WHERE nspname = $1
 		   UNION SELECT c.oid::regclass::text, a.grantee FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace JOIN pg_attribute ON attrelid = c.oid, aclexplode(attacl) AS a WHERE nspname = $1

@@ -1,7 +1,7 @@
 -- Moves of tenants from one server to another: one row for each tenant that is being moved, or was moved last.
 
 CREATE TABLE IF NOT EXISTS docex_system.tenant_move (
-    tenant_id   varchar(255) PRIMARY KEY REFERENCES docex_system.tenant_route (tenant_id) ON DELETE CASCADE,
+    tenant_id   varchar(255) PRIMARY KEY REFERENCES docex_system.tenant_registry (tenant_id) ON DELETE CASCADE,
     from_server text  NOT NULL,
     to_server   text  NOT NULL CHECK (to_server <> from_server),
     step        text  NOT NULL
