@@ -23,7 +23,7 @@ type MoveRequest struct {
 	Actor  string        // "": "cli_user"
 	Hold   time.Duration // for how long each wait while the tenant is held may last; 0: 10 s
 	Keep   time.Duration // for how long what is left on the old server shall be kept; 0: 24 h
-	Verify Comparison    // "": small
+	Verify Comparison    // "": snapshot
 
 	Progress func(MoveProgress) // nil: nobody is told
 }
@@ -56,9 +56,9 @@ type MoveResult struct {
 //
 // Errors: *InvalidRequestError, ErrNotFound, *ConflictError for what cannot be moved as it is, ErrNotInitialised.
 func (p *Provisioner) MoveTenant(ctx context.Context, r MoveRequest) (MoveResult, error) {
-	withDefault(&r.Verify, CompareSmall)
+	withDefault(&r.Verify, CompareSnapshot)
 	if !r.Verify.valid() {
-		return MoveResult{}, invalid("rows are compared %s, %s, %s or %s, not %q", CompareSmall, CompareFull, CompareCounts, CompareNone, r.Verify)
+		return MoveResult{}, invalid("rows are compared %s, %s, %s or %s, not %q", CompareSnapshot, CompareFull, CompareCounts, CompareNone, r.Verify)
 	}
 	if r.To == "" {
 		return MoveResult{}, invalid("name the server to move to")
@@ -105,6 +105,8 @@ func (m *move) steps(at registry.MoveStep) []step {
 			{"subscribe", m.subscribe},
 			{"wait for the copy", m.awaitCopy},
 			{"get ready", m.getReady},
+			{"compare at one moment", m.compareAtOnce},
+			{"wait for the changes meanwhile", m.awaitCopy},
 			{"hold the tenant", m.hold},
 		}
 	case registry.MoveHolding:

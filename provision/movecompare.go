@@ -4,31 +4,34 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// Comparison is how the rows on both servers are compared while the tenant is held.
+// Comparison is how the rows on both servers are compared.
 type Comparison string
 
 // The comparisons.
 const (
-	CompareSmall  Comparison = "small"  // by number and checksum where a table is small, else by number
-	CompareFull   Comparison = "full"   // by number and checksum, however long that takes
-	CompareCounts Comparison = "counts" // by number
-	CompareNone   Comparison = "none"   // not at all
+	// CompareSnapshot compares all rows by number and checksum as they were at one moment shortly before the tenant is held,
+	// and those of small tables once more while it is.
+	CompareSnapshot Comparison = "snapshot"
+	CompareFull     Comparison = "full"   // all rows by number and checksum while the tenant is held, however long that takes
+	CompareCounts   Comparison = "counts" // their number alone, while the tenant is held
+	CompareNone     Comparison = "none"
 )
 
 func (c Comparison) valid() bool {
-	return c == CompareSmall || c == CompareFull || c == CompareCounts || c == CompareNone
+	return c == CompareSnapshot || c == CompareFull || c == CompareCounts || c == CompareNone
 }
 
 const (
-	// smallTable is how many bytes a table may have to be read whole while the tenant is held: about 0.1 s.
-	smallTable = 16 << 20
+	// smallTable is how many bytes a table may have to be read whole while the tenant is held: some 10 ms.
+	smallTable = 1 << 20
 	// smallTenant bounds what is read so of all tables; the largest come last.
-	smallTenant = 64 << 20
+	smallTenant = 8 << 20
 	// comparers is how many tables are compared at a time.
 	comparers = 2
 )
@@ -67,17 +70,45 @@ type comparedTable struct {
 	sum  bool
 }
 
-// compare demands that both servers have the same rows.
+// compare demands, while the tenant is held, that both servers have the same rows.
 func (m *move) compare(ctx context.Context) error {
 	m.say("compare", 0, 0)
-	m.detail.Tables, m.detail.Rows, m.detail.Summed = 0, 0, 0
-	if m.request.Verify == CompareNone {
-		return nil
-	}
 	tables, err := m.comparedTables(ctx)
 	if err != nil {
 		return err
 	}
+	var total int64
+	last := len(tables)
+	switch m.request.Verify {
+	case CompareNone:
+		return nil
+	case CompareSnapshot:
+		last = slices.IndexFunc(tables, func(t comparedTable) bool {
+			total += t.size
+			return t.size > smallTable || total > smallTenant
+		})
+		if last < 0 {
+			last = len(tables)
+		}
+	}
+	for i := range tables {
+		tables[i].sum = m.request.Verify != CompareCounts
+	}
+	figures, err := m.compareTables(ctx, tables[:last])
+	if m.request.Verify != CompareSnapshot {
+		m.detail.Tables, m.detail.Rows, m.detail.Summed = figures.tables, figures.rows, figures.summed
+	}
+	return err
+}
+
+// compared is how much has been compared.
+type compared struct {
+	tables, summed int
+	rows           int64
+}
+
+// compareTables compares a few at a time, each on both servers at once.
+func (m *move) compareTables(ctx context.Context, tables []comparedTable) (compared, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	work := make(chan comparedTable, len(tables))
@@ -87,6 +118,7 @@ func (m *move) compare(ctx context.Context) error {
 	close(work)
 	var mu sync.Mutex
 	var group sync.WaitGroup
+	var done compared
 	var failed error
 	for _, p := range m.pairs {
 		group.Go(func() {
@@ -97,10 +129,10 @@ func (m *move) compare(ctx context.Context) error {
 					failed = errors.Join(failed, err)
 					cancel(err)
 				}
-				m.detail.Tables++
-				m.detail.Rows += rows
+				done.tables++
+				done.rows += rows
 				if t.sum {
-					m.detail.Summed++
+					done.summed++
 				}
 				mu.Unlock()
 			}
@@ -108,9 +140,9 @@ func (m *move) compare(ctx context.Context) error {
 	}
 	group.Wait()
 	if failed != nil {
-		return m.conflict("is not the same on both servers, or cannot be compared: %v", failed)
+		return done, m.conflict("is not the same on both servers, or cannot be compared: %v", failed)
 	}
-	return nil
+	return done, nil
 }
 
 // comparedTables are the tenant's tables, the smallest first.
@@ -128,16 +160,8 @@ SELECT format('%I.%I', nspname, relname), pg_table_size(c.oid) FROM pg_class AS 
 	if err != nil {
 		return nil, m.source.wrap(err)
 	}
-	var total int64
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (t comparedTable, err error) {
 		err = row.Scan(&t.name, &t.size)
-		total += t.size
-		switch m.request.Verify {
-		case CompareFull:
-			t.sum = true
-		case CompareSmall:
-			t.sum = t.size <= smallTable && total <= smallTenant
-		}
 		return t, err
 	})
 }

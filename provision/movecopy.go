@@ -202,6 +202,32 @@ func (e *end) received(ctx context.Context) (lsn string, err error) {
 	return lsn, err
 }
 
+// arrive waits until the new server has what the old one has written up to now, and reports whether it has.
+func (m *move) arrive(ctx context.Context, patience time.Duration) (bool, error) {
+	// Only what has been flushed is sent, and a tenant may commit without: this commit flushes it.
+	if err := m.source.execute(ctx, "SELECT pg_current_xact_id()"); err != nil {
+		return false, err
+	}
+	var last string
+	if err := m.source.row(ctx, []any{&last}, `SELECT pg_current_wal_insert_lsn()::text`); err != nil {
+		return false, err
+	}
+	for began := time.Now(); time.Since(began) < patience; {
+		received, err := m.target.received(ctx)
+		if err != nil {
+			return false, err
+		}
+		var arrived bool
+		if err := m.target.row(ctx, []any{&arrived}, `SELECT coalesce(nullif($1, '')::pg_lsn >= $2::pg_lsn, false)`, received, last); err != nil || arrived {
+			return arrived, err
+		}
+		if err := pause(ctx, holdPause); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
 func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():

@@ -42,7 +42,7 @@ server to the old one by the address in the old one's DSN, and pg_dump and pg_re
 	flags.BoolVar(&f.finish, "finish", false, "drop what a move has left on the old server")
 	flags.DurationVar(&f.hold, "hold", 10*time.Second, "while the tenant is held, wait for its transactions, and for the last changes, for `DURATION` each")
 	flags.DurationVar(&f.keep, "keep", 24*time.Hour, "the old server's copy shall be kept for `DURATION`")
-	flags.StringVar(&f.verify, "verify", string(provision.CompareSmall), "compare rows while the tenant is held: `HOW` is small (checksums of small tables, else numbers), full, counts or none")
+	flags.StringVar(&f.verify, "verify", string(provision.CompareSnapshot), "compare rows while the tenant is held: `HOW` is snapshot (at one moment before, and small tables while it is held), full, counts or none")
 	flags.StringVar(&f.actor, "by", "cli_user", "`NAME` of who does it, for the registry")
 	return command
 }
