@@ -194,3 +194,28 @@ func TestWhatCannotBeMovedIsRefusedBeforeAnythingIsDone(t *testing.T) {
 		t.Errorf("there is %q", got)
 	}
 }
+
+func TestATenantWithASchemaThatHasMovedIsPurgedWhereItIs(t *testing.T) {
+	s := newMovingSite(t)
+	s.createSmall(t, "acme", registry.IsolationRole)
+	s.move(t, "acme", "eu")
+	if _, err := s.FinishMove(t.Context(), provision.MoveRequest{ID: "acme"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, transition := range []provision.Transition{provision.Delete, provision.Restore, provision.Delete} {
+		if _, err := s.with(s.key).ChangeTenant(t.Context(), provision.ChangeRequest{ID: "acme", Transition: transition}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	request := provision.PurgeRequest{ID: "acme"}
+	if err := s.with(s.key).PurgeTenant(t.Context(), request); !isConflict(err) {
+		t.Errorf("by one who does not know the server: %v", err)
+	}
+	if err := s.PurgeTenant(t.Context(), request); err != nil {
+		t.Fatal(err)
+	}
+	s.leavesNothing(t, "eu", "acme")
+	if left := lines(t, connect(t, in(t, s.conn.Config().Database, s.eu.DSN("postgres"))), `SELECT nspname::text FROM pg_namespace WHERE nspname = 'tenant_acme'`); len(left) > 0 {
+		t.Errorf("there is %q", left)
+	}
+}

@@ -116,7 +116,7 @@ func (m *move) clearShared(ctx context.Context) error {
 			return err
 		}
 		g := m.target.purge(m, w)
-		if err := g.dropSchema(ctx); err != nil {
+		if err := g.dropSchemaHere(ctx); err != nil {
 			return err
 		}
 		return g.dropRoleHere(ctx, true)

@@ -272,7 +272,7 @@ func (m *move) dropSource(ctx context.Context) error {
 		}
 		return m.source.wrap(s.transact(ctx, func(w *work) error {
 			g := m.source.purge(m, w)
-			if err := g.dropSchema(ctx); err != nil {
+			if err := g.dropSchemaHere(ctx); err != nil {
 				return err
 			}
 			return g.dropRoleHere(ctx, true)
