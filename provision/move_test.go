@@ -245,3 +245,22 @@ UNION ALL SELECT 'comment ' || description FROM pg_shdescription WHERE descripti
 		t.Errorf("server %s has %q", server, left)
 	}
 }
+
+func TestATenantMovesBetweenHardenedDatabases(t *testing.T) {
+	for _, level := range movedLevels {
+		t.Run(string(level), func(t *testing.T) {
+			s := newMovingSite(t)
+			if _, err := s.Init(t.Context(), provision.InitRequest{Harden: provision.HardenLight}); err != nil {
+				t.Fatal(err)
+			}
+			s.createSmall(t, "acme", level)
+			before := smallContents(t, s.on(t, "acme"))
+			for _, to := range []string{"eu", "main"} {
+				s.move(t, "acme", to)
+				conn := s.on(t, "acme")
+				equal(t, before, smallContents(t, conn))
+				refused(t, conn, "42501", "SELECT FROM pg_stat_activity")
+			}
+		})
+	}
+}

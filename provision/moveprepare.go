@@ -53,6 +53,10 @@ func (m *move) createMovers(ctx context.Context) error {
 	if err := m.source.createMover(ctx, "REPLICATION"); err != nil {
 		return err
 	}
+	// pg_dump reads the database's comment and settings, which light hardening keeps from PUBLIC.
+	if err := m.source.execute(ctx, "GRANT SELECT ON pg_catalog.pg_shdescription, pg_catalog.pg_db_role_setting TO "+quote(m.source.mover)); err != nil {
+		return err
+	}
 	if err := m.target.createMover(ctx, "NOREPLICATION"); err != nil {
 		return err
 	}

@@ -1,12 +1,14 @@
 package provision_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/docex-proxy/docex-proxy/internal/pgtest"
 	"github.com/docex-proxy/docex-proxy/provision"
 	"github.com/docex-proxy/docex-proxy/registry"
 )
@@ -19,7 +21,7 @@ func TestATransactionThatDoesNotEndLetsTheTenantGoOnWhereItWas(t *testing.T) {
 	request := provision.MoveRequest{ID: "acme", To: "eu", Hold: 300 * time.Millisecond}
 	held := make(chan struct{})
 	s.AfterStep(func(done string) error {
-		if done == "get ready" {
+		if done == "wait for the changes meanwhile" {
 			execute(t, conn, "BEGIN; INSERT INTO notes VALUES (1)")
 			close(held)
 		}
@@ -28,7 +30,7 @@ func TestATransactionThatDoesNotEndLetsTheTenantGoOnWhereItWas(t *testing.T) {
 	_, err := s.MoveTenant(t.Context(), request)
 	<-held
 	s.AfterStep(nil)
-	if _, ok := errors.AsType[*provision.ConflictError](err); !ok || !strings.Contains(err.Error(), "try again") {
+	if _, ok := errors.AsType[*provision.ConflictError](err); !ok || !strings.Contains(err.Error(), "transactions running") {
 		t.Fatalf("got %v", err)
 	}
 	if r := s.route(t, "acme"); r.Status != registry.StatusActive || r.Server != "main" {
@@ -218,4 +220,42 @@ func TestATenantWithASchemaThatHasMovedIsPurgedWhereItIs(t *testing.T) {
 	if left := lines(t, connect(t, in(t, s.conn.Config().Database, s.eu.DSN("postgres"))), `SELECT nspname::text FROM pg_namespace WHERE nspname = 'tenant_acme'`); len(left) > 0 {
 		t.Errorf("there is %q", left)
 	}
+}
+
+func TestAServerWithoutLogicalReplicationIsSaidToLackIt(t *testing.T) {
+	s := newPrivateSite(t)
+	s.createAt(t, "acme", registry.IsolationDatabase)
+	s.Provisioner = provision.New(provision.Options{DSN: s.dsn, Key: s.key, Servers: map[string]string{"eu": pgtest.SecondCluster(t).DSN("postgres")}})
+	_, err := s.MoveTenant(t.Context(), provision.MoveRequest{ID: "acme", To: "eu"})
+	if _, ok := errors.AsType[*provision.InvalidRequestError](err); !ok || !strings.Contains(err.Error(), "set wal_level = logical") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAnInterruptWhileTheTenantIsHeldLetsItGoOn(t *testing.T) {
+	s := newMovingSite(t)
+	s.createSmall(t, "acme", registry.IsolationDatabase)
+	for _, step := range []string{"close the old server", "wait for the last change", "compare", "end the subscription"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		s.AfterStep(func(done string) error {
+			if done == step {
+				cancel()
+				return ctx.Err()
+			}
+			return nil
+		})
+		_, err := s.MoveTenant(ctx, provision.MoveRequest{ID: "acme", To: "eu"})
+		cancel()
+		s.AfterStep(nil)
+		if !errors.Is(err, context.Canceled) {
+			t.Fatalf("%s: %v", step, err)
+		}
+		if r := s.route(t, "acme"); r.Status != registry.StatusActive || r.Server != "main" {
+			t.Errorf("%s: the route is %+v", step, r)
+		}
+		if open := s.opens(t, "acme"); !slices.Equal(open, []string{"main"}) {
+			t.Errorf("%s: open on %q", step, open)
+		}
+	}
+	s.move(t, "acme", "eu")
 }
