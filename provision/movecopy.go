@@ -92,14 +92,14 @@ SELECT format('%I.%I', nspname, relname) FROM pg_class AS c JOIN pg_namespace AS
  WHERE nspname = $1 AND relkind = 'r' AND relpersistence = 'p' ORDER BY pg_relation_size(c.oid) DESC, relname`, e.schema)
 }
 
-// createSlot waits for all transactions of the old server that write at the moment.
+// createSlot waits for all transactions of the old server that write at the moment, however long. Nobody waits behind it.
 func (m *move) createSlot(ctx context.Context) error {
 	m.say("wait for the server's running transactions", 0, 0)
 	var exists bool
 	if err := m.source.row(ctx, []any{&exists}, `SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)`, m.source.mover); err != nil || exists {
 		return err
 	}
-	return m.source.execute(ctx, "SELECT pg_create_logical_replication_slot("+quoteLiteral(m.source.mover)+", 'pgoutput')")
+	return m.source.execute(ctx, "SET LOCAL lock_timeout = 0", "SELECT pg_create_logical_replication_slot("+quoteLiteral(m.source.mover)+", 'pgoutput')")
 }
 
 // subscribe makes the subscription, for the role that copies: Postgres wants a superuser to own one when it is made, and

@@ -25,7 +25,6 @@ SELECT format(' ENCODING %L LC_COLLATE %L LC_CTYPE %L', pg_encoding_to_char(enco
 		return err
 	}
 	return m.home.transact(ctx, func(w *work) error {
-		w.show = nil
 		tenant := *m.tenant
 		route := *m.tenant.Route
 		route.Server = m.target.server

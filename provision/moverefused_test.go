@@ -259,3 +259,24 @@ func TestAnInterruptWhileTheTenantIsHeldLetsItGoOn(t *testing.T) {
 	}
 	s.move(t, "acme", "eu")
 }
+
+func TestASuspendedTenantMovesAndStaysSuspended(t *testing.T) {
+	s := newMovingSite(t)
+	s.createSmall(t, "acme", registry.IsolationDatabase)
+	if _, err := s.ChangeTenant(t.Context(), provision.ChangeRequest{ID: "acme", Transition: provision.Suspend}); err != nil {
+		t.Fatal(err)
+	}
+	s.move(t, "acme", "eu")
+	if r := s.route(t, "acme"); r.Status != registry.StatusSuspended || r.Server != "eu" {
+		t.Errorf("the route is %+v", r)
+	}
+	findings, err := s.Diagnose(t.Context(), provision.VerifyRequest{Key: &s.key})
+	for _, f := range findings {
+		if f.Check != "tables" { // it is made of another template
+			t.Errorf("found %+v", f)
+		}
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
