@@ -58,6 +58,9 @@ func (p *Provisioner) ArchiveTenant(ctx context.Context, r ArchiveRequest) (resu
 	if err := a.findPrograms(ctx); err != nil {
 		return result, err
 	}
+	if err := a.checkLargeObjects(ctx); err != nil {
+		return result, err
+	}
 	if err := a.waitForQuiet(ctx); err != nil {
 		return result, err
 	}
@@ -103,7 +106,7 @@ func (a *archive) findPrograms(ctx context.Context) error {
 	for _, program := range []string{dumpProgram, restoreProgram} {
 		text, err := exec.CommandContext(ctx, program, "--version").Output()
 		if err != nil {
-			return fmt.Errorf("an archive needs %s of Postgres %d or later in PATH: %w", program, server, err)
+			return fmt.Errorf("%s of Postgres %d or later is needed in PATH: %w", program, server, err)
 		}
 		found := programVersion.FindSubmatch(text)
 		if found == nil {
@@ -114,17 +117,22 @@ func (a *archive) findPrograms(ctx context.Context) error {
 				program, version, server)
 		}
 	}
-	return a.checkLargeObjects(ctx, conn)
+	return nil
 }
 
 // checkLargeObjects: pg_dump takes all of a database or none.
-func (a *archive) checkLargeObjects(ctx context.Context, conn *pgx.Conn) error {
+func (a *archive) checkLargeObjects(ctx context.Context) error {
 	a.blobs = a.tenant.Route.Isolation == registry.IsolationDatabase
 	if a.blobs {
 		return nil
 	}
+	conn, err := a.connect(ctx, a.config.Database)
+	if err != nil {
+		return err
+	}
+	defer closeDetached(ctx, conn)
 	var count int
-	err := conn.QueryRow(ctx, `SELECT count(*) FROM pg_largeobject_metadata WHERE lomowner = to_regrole(quote_ident($1))`, a.config.User).Scan(&count)
+	err = conn.QueryRow(ctx, `SELECT count(*) FROM pg_largeobject_metadata WHERE lomowner = to_regrole(quote_ident($1))`, a.config.User).Scan(&count)
 	if err == nil && count > 0 {
 		return &ConflictError{Object: "tenant", Name: string(a.request.ID), Reason: fmt.Sprintf(
 			"has %d large objects, which pg_dump cannot take by tenant: export them as role %s, unlink them, and archive again", count, a.config.User)}

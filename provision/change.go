@@ -192,6 +192,11 @@ func (c *change) writeStatus(ctx context.Context, now registry.Status, verbs map
 			return err
 		}
 	}
+	if verb == Delete {
+		if err := c.refuseMoving(ctx, c.request.ID); err != nil {
+			return err
+		}
+	}
 	verbs[string(verb)] = struct{}{}
 	_, err := c.tx.Exec(ctx, `UPDATE docex_system.tenant_route SET status = $2 WHERE tenant_id = $1`, string(c.request.ID), string(leads.to))
 	return err
@@ -206,6 +211,8 @@ func remedy(now registry.Status) string {
 		return "; `docexctl tenant restore` brings it back"
 	case registry.StatusSuspended:
 		return "; `docexctl tenant resume` serves it again"
+	case registry.StatusMoving:
+		return "; `docexctl tenant move` goes on with that, and takes it back with --abort"
 	default:
 		return ""
 	}
@@ -215,8 +222,8 @@ func remedy(now registry.Status) string {
 func (c *change) refuseLost(ctx context.Context) error {
 	var lost bool
 	err := c.tx.QueryRow(ctx, `
-SELECT CASE WHEN isolation = 'database'
-            THEN NOT EXISTS (SELECT FROM pg_database WHERE datname = database_name) AND EXISTS (SELECT FROM pg_roles WHERE rolname = role_name)
+SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) AND
+       CASE WHEN isolation = 'database' THEN NOT EXISTS (SELECT FROM pg_database WHERE datname = database_name)
             ELSE database_name = current_database() AND to_regnamespace(quote_ident(schema_name)) IS NULL END
   FROM docex_system.tenant_route JOIN docex_system.tenant_registry USING (tenant_id) WHERE tenant_id = $1`, string(c.request.ID)).Scan(&lost)
 	if err == nil && lost {

@@ -59,7 +59,7 @@ func (c *creation) createMarkedRole(ctx context.Context) error {
 // createDatabase creates it closed: a limit of 0 connections keeps everybody but superusers out, until it is marked
 // and PUBLIC has lost its rights. template0 because anybody's objects may be in template1.
 func (c *creation) createDatabase(ctx context.Context) error {
-	err := c.side.exec(ctx, "CREATE DATABASE "+quote(c.tenant.Route.Database)+" TEMPLATE template0 OWNER "+OwnerRole+" CONNECTION LIMIT 0")
+	err := c.side.exec(ctx, "CREATE DATABASE "+quote(c.tenant.Route.Database)+" TEMPLATE template0 OWNER "+OwnerRole+c.like+" CONNECTION LIMIT 0")
 	if hasCode(err, duplicateDatabase, uniqueViolation) { // made since refuseExisting looked
 		return databaseConflict(c.tenant.Route.Database)
 	}

@@ -41,7 +41,7 @@ type diagnosis struct {
 var coreTables = []string{"docbasket", "document", "document_metadata", "operations", "doc_events"}
 
 func (d *diagnosis) registry(ctx context.Context) error {
-	for _, look := range []func(context.Context) error{d.systemTenant, d.strays, d.traces, d.triggers, d.logins} {
+	for _, look := range []func(context.Context) error{d.systemTenant, d.strays, d.traces, d.triggers, d.logins, d.moves} {
 		if err := look(ctx); err != nil {
 			return err
 		}

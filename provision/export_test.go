@@ -41,3 +41,23 @@ func AdoptStepNames() []string {
 	}
 	return names
 }
+
+// MoveStepNames lists the steps of MoveTenant after the move has been written down.
+func MoveStepNames() []string {
+	var names []string
+	for _, at := range []registry.MoveStep{registry.MovePreparing, registry.MoveCopying, registry.MoveHolding, registry.MoveOpening, registry.MoveKept} {
+		for _, s := range (&move{}).steps(at) {
+			names = append(names, s.name)
+		}
+	}
+	return names
+}
+
+// AbortStepNames lists the steps of AbortMove.
+func AbortStepNames() []string {
+	var names []string
+	for _, s := range (&move{}).abortSteps() {
+		names = append(names, s.name)
+	}
+	return names
+}

@@ -267,6 +267,7 @@ GRANT USAGE ON SCHEMA docex_system TO `+OwnerRole+`;
 GRANT SELECT, INSERT, UPDATE, DELETE ON docex_system.tenant_registry, docex_system.tenant_route, docex_system.proxy_login,
   docex_system.proxy_login_tenant TO `+OwnerRole+`;
 GRANT SELECT, INSERT ON docex_system.tenant_event TO `+OwnerRole+`;
+GRANT SELECT, INSERT, UPDATE, DELETE ON docex_system.tenant_move TO `+OwnerRole+`;
 
 -- The proxy reads who is who, and nothing else.
 GRANT CONNECT ON DATABASE `+database+` TO `+RegistryRole+`;

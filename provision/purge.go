@@ -103,6 +103,9 @@ SELECT r.schema_name, coalesce(t.status, ''), coalesce(t.isolation, ''), coalesc
 		return g.conflict(fmt.Sprintf("has been deleted since %s and is kept until %s: --purge ends it now, `docexctl tenant restore` brings it back",
 			deleted.UTC().Format(time.RFC3339), kept.UTC().Format(time.RFC3339)))
 	}
+	if err := g.refuseMoving(ctx, g.request.ID); err != nil {
+		return err
+	}
 	_, abroad := g.at(g.server)
 	g.own = registry.Isolation(isolation) == registry.IsolationDatabase && (abroad || g.database != g.work.database)
 	return nil
@@ -172,11 +175,52 @@ SELECT coalesce(bool_and(datdba = to_regrole($2)), EXISTS (SELECT FROM pg_roles 
 		"is not on this server as %s's: say with --server-dsn how server %q is reached", OwnerRole, g.server)}
 }
 
-// dropSchema runs as the schemas' owner, which can drop no other. Whoever still uses the schema has a lock on it.
+// dropSchema is about a tenant that shares its database. On another server it is no part of the transaction, as little as a
+// database is, and the role goes with it.
 func (g *purge) dropSchema(ctx context.Context) error {
 	if g.own {
 		return nil
 	}
+	there, abroad := g.at(g.server)
+	if !abroad {
+		if err := g.refuseElsewhere(ctx); err != nil {
+			return err
+		}
+		return g.dropSchemaHere(ctx)
+	}
+	open := there.openStarted
+	if g.dryRun != nil {
+		open = func(ctx context.Context, database, _ string) (*side, error) { return g.openSide(ctx, g.work, database) }
+	}
+	s, err := open(ctx, g.database, g.work.database)
+	if err != nil {
+		return fmt.Errorf("server %q: %w", g.server, err)
+	}
+	defer s.close(ctx)
+	return s.transact(ctx, func(w *work) error {
+		inside := g.on(w)
+		if err := inside.dropSchemaHere(ctx); err != nil {
+			return err
+		}
+		return inside.dropRoleHere(ctx, true)
+	})
+}
+
+// refuseElsewhere refuses a tenant that this server has nothing of, and that may be whole on the one that it is on.
+func (g *purge) refuseElsewhere(ctx context.Context) error {
+	if g.server == defaultServer || g.show != nil {
+		return nil
+	}
+	var here bool
+	err := g.tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)`, g.role).Scan(&here)
+	if err == nil && !here {
+		err = g.conflict(fmt.Sprintf("is not on this server: say with --server-dsn how server %q is reached", g.server))
+	}
+	return err
+}
+
+// dropSchemaHere runs as the schemas' owner, which can drop no other. Whoever still uses the schema has a lock on it.
+func (g *purge) dropSchemaHere(ctx context.Context) error {
 	return g.as(ctx, OwnerRole, func(ctx context.Context) error {
 		return g.exec(ctx, "DROP SCHEMA IF EXISTS "+quote(g.schema)+" CASCADE")
 	})

@@ -74,6 +74,8 @@ type creation struct {
 	tenant   *registry.Tenant
 	template Template
 	verifier string // of the role's derived password; made before the transaction, since it takes a while
+	like     string // encoding and locale of its database, for CREATE DATABASE; "": the server's
+	closed   bool   // the role may not log in yet, at whatever level
 
 	left   leftovers // what refuseExisting has found of a run that was killed
 	side   *side     // nil until clearLeftovers needs one
@@ -222,7 +224,7 @@ func (c *creation) checkServer(ctx context.Context) error {
 
 func (c *creation) createTenantRole(ctx context.Context) error {
 	role := c.tenant.Route.Role
-	login := c.tenant.Route.Isolation != registry.IsolationDatabase // which openDatabase opens
+	login := c.tenant.Route.Isolation != registry.IsolationDatabase && !c.closed // which openDatabase opens
 	err := c.createRole(ctx, role, login, c.verifier)
 	// Roles belong to the cluster, the locks to this database: another database may have been faster.
 	if hasCode(err, duplicateObject, uniqueViolation) {

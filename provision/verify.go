@@ -45,8 +45,8 @@ func (p *Provisioner) VerifyTenants(ctx context.Context, r VerifyRequest) ([]Fin
 	schemas := make(map[string]registry.TenantID)
 	for _, t := range tenants {
 		v.checkRow(t)
-		if t.IsSystem || t.Route == nil || t.Route.Status == registry.StatusProvisioning {
-			continue
+		if t.IsSystem || t.Route == nil || t.Route.Status == registry.StatusProvisioning || t.Route.Status == registry.StatusMoving {
+			continue // one that is held is closed on purpose
 		}
 		key := t.Route.Server + "\x00" + t.Route.Database + "\x00" + t.SchemaName
 		if other, twice := schemas[key]; twice {

@@ -96,6 +96,7 @@ type tenantView struct {
 	LastUpdatedAt     time.Time  `json:"last_updated_at"`
 	LastUpdatedBy     *string    `json:"last_updated_by"`
 	Route             *routeView `json:"route"` // null: not adopted
+	Move              *moveView  `json:"move,omitempty"`
 }
 
 // routeView is tenantView's part that DocEX does not have.
@@ -163,6 +164,9 @@ func (v tenantView) writeLines(w io.Writer, title string) {
 		fmt.Fprintf(w, "  Isolation:\t%s\n", v.Route.Isolation)
 		fmt.Fprintf(w, "  Server:\t%s\n", v.Route.Server)
 		fmt.Fprintf(w, "  Database:\t%s\n", v.Route.Database)
+	}
+	if v.Move != nil {
+		v.Move.writeLine(w)
 	}
 	fmt.Fprintf(w, "  Isolation Strategy:\t%s\n", v.IsolationStrategy)
 	if v.SchemaName != nil {

@@ -38,7 +38,8 @@ func TestMain(m *testing.M) {
 //	derived ROLE KEYFILE [DATABASE [GENERATION]]
 //	                                   the role can log in with the password derived from the key
 //
-// and the variables DSN, HOST, PORT and DATABASE of a database of its own.
+// and the variables DSN, HOST, PORT and DATABASE of a database of its own; a script that is called move has EU, the DSN of
+// another server.
 func TestScripts(t *testing.T) {
 	scripts, err := filepath.Glob("testdata/script/*.txtar")
 	if err != nil || len(scripts) == 0 {
@@ -46,13 +47,19 @@ func TestScripts(t *testing.T) {
 	}
 	for _, script := range scripts {
 		// One after the other, each within a test that ends with it: roles belong to the cluster.
-		t.Run(strings.TrimSuffix(filepath.Base(script), ".txtar"), func(t *testing.T) {
+		name := strings.TrimSuffix(filepath.Base(script), ".txtar")
+		t.Run(name, func(t *testing.T) {
+			eu := ""
+			if name == "move" {
+				eu = pgtest.SecondCluster(t).DSN("postgres")
+				t.Cleanup(func() { dropEverything(t, eu) })
+			}
 			t.Cleanup(func() { dropEverything(t, pgtest.Cluster(t).DSN("postgres")) })
 			dsn := pgtest.Database(t)
 			testscript.Run(t, testscript.Params{
 				Files:               []string{script},
 				RequireExplicitExec: true,
-				Setup:               func(env *testscript.Env) error { return setUp(env, dsn) },
+				Setup:               func(env *testscript.Env) error { return setUp(env, dsn, eu) },
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
 					"exits": exits, "sql": sql, "password": password, "derived": derived,
 				},
@@ -61,12 +68,13 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-func setUp(env *testscript.Env, dsn string) error {
+func setUp(env *testscript.Env, dsn, eu string) error {
 	parsed, err := url.Parse(dsn)
 	if err != nil {
 		return err
 	}
 	env.Setenv("DSN", dsn)
+	env.Setenv("EU", eu)
 	env.Setenv("HOST", parsed.Hostname())
 	env.Setenv("PORT", parsed.Port())
 	env.Setenv("DATABASE", strings.TrimPrefix(parsed.Path, "/"))

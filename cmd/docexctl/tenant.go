@@ -14,10 +14,10 @@ import (
 )
 
 func (c *cli) tenantCommand() *cobra.Command {
-	command := group(&cobra.Command{Use: "tenant", Short: "Create, list, show, change, delete, adopt, verify, upgrade and rotate tenants"})
+	command := group(&cobra.Command{Use: "tenant", Short: "Create, list, show, change, delete, adopt, verify, upgrade, rotate and move tenants"})
 	command.AddCommand(c.tenantCreateCommand(), c.tenantListCommand(), c.tenantShowCommand(), c.tenantUpdateCommand(),
 		c.tenantSuspendCommand(), c.tenantResumeCommand(), c.tenantDeleteCommand(), c.tenantRestoreCommand(), c.tenantRotateCommand(),
-		c.tenantApplyCommand(), c.tenantImportCommand(), c.tenantAdoptCommand(), c.tenantVerifyCommand(), c.tenantUpgradeCommand())
+		c.tenantApplyCommand(), c.tenantImportCommand(), c.tenantAdoptCommand(), c.tenantVerifyCommand(), c.tenantUpgradeCommand(), c.tenantMoveCommand())
 	return command
 }
 
@@ -196,6 +196,9 @@ func (c *cli) tenantShowCommand() *cobra.Command {
 				return err
 			}
 			view := viewTenant(tenant)
+			if view.Move, err = c.moveOf(command.Context(), tenant.ID); err != nil {
+				return err
+			}
 			return c.print(view, func(w io.Writer) { view.writeLines(w, fmt.Sprintf("Tenant '%s'", view.TenantID)) })
 		},
 	}

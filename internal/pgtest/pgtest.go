@@ -132,6 +132,7 @@ func run(dir string) (*localpg.Cluster, error) {
 			"synchronous_commit": "off",
 			"full_page_writes":   "off",
 			"max_connections":    "200",
+			"wal_level":          "logical", // a tenant moves between servers by logical replication
 		},
 	})
 }
