@@ -24,7 +24,7 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 GORELEASER = github.com/goreleaser/goreleaser/v2@v2.15.1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test vet format-check unit e2e browser isolation churn compat docex fuzz faults bench gobench lint fmt cover promtool cross man sbom deb deb-check release-check snapshot up down clean
+.PHONY: help build demo test vet format-check unit e2e browser isolation churn compat docex fuzz faults fleet moves bench gobench lint fmt cover promtool cross man sbom deb deb-check release-check snapshot up down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,13 @@ fuzz: ## Run every fuzz target for FUZZTIME (5s)
 
 faults: ## Break what the proxy stands on while clients work, and say what they saw
 	$(GO) run ./e2e/faults $(FAULTS)
+
+fleet: ## Kill one of four proxies behind HAProxy every ten seconds while clients work
+	@scripts/deps.sh fleet
+	$(GO) run ./e2e/faults -fleet 4 -soak 5m -tenants 200 -clients 2 -pace 500ms $(FAULTS)
+
+moves: ## Move tenants to another server and back while their clients write
+	$(GO) run ./e2e/faults -moves 50 $(FAULTS)
 
 bench: ## Measure the proxy beside PgBouncer and Postgres itself, in one run, and print the tables
 	@scripts/deps.sh bench

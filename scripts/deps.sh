@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sees to the programs that the demo, the tests, the benchmark, the browser or the check of the alert rules need:
-# scripts/deps.sh demo|test|bench|browser|promtool
+# Sees to the programs that the demo, the tests, the benchmark, the browser, the fleet or the check of the alert rules need:
+# scripts/deps.sh demo|test|bench|browser|fleet|promtool
 #
 # As root on Debian and Ubuntu it installs what is missing. Everywhere else it names it, with the line that installs it,
 # and fails.
@@ -8,9 +8,9 @@ set -euo pipefail
 
 purpose=${1:-}
 case $purpose in
-demo | test | bench | browser | promtool) ;;
+demo | test | bench | browser | fleet | promtool) ;;
 *)
-	echo "usage: scripts/deps.sh demo|test|bench|browser|promtool" >&2
+	echo "usage: scripts/deps.sh demo|test|bench|browser|fleet|promtool" >&2
 	exit 2
 	;;
 esac
@@ -32,6 +32,7 @@ has_clients() { has psql && has pgbench; }
 has_psycopg2() { /usr/bin/python3 -c 'import psycopg2' 2>/dev/null; }
 has_pgbouncer() { has pgbouncer; }
 has_chromium() { has chromium || has chromium-browser || has google-chrome; }
+has_haproxy() { has haproxy; }
 has_node() { has node && has npm; }
 has_promtool() { has promtool; }
 has_compiler() { has "${CC:-gcc}" || has cc; } # the race detector is linked by it
@@ -60,6 +61,9 @@ if [ "$purpose" = bench ]; then
 fi
 if [ "$purpose" = browser ]; then
 	need has_chromium chromium chromium chromium
+fi
+if [ "$purpose" = fleet ]; then
+	need has_haproxy haproxy haproxy haproxy
 fi
 if [ "$purpose" = test ]; then
 	need has_psycopg2 "python3 python3-psycopg2" "python3 python3-psycopg2" psycopg2
