@@ -5,6 +5,8 @@
 //	make faults
 //	go run ./e2e/faults -only registry
 //	go run ./e2e/faults -soak 20m
+//	make fleet
+//	make moves
 //
 // Every client writes to its tenant's ledger, one row after the other, and remembers which of them were acknowledged.
 // Between the clients and the proxy, the proxy and Postgres, and the proxy and the registry are relays that delay,
@@ -14,6 +16,11 @@
 //
 // With -soak, faults are drawn by chance for so long, and what the proxy holds at the end is compared with what it held
 // at the beginning.
+//
+// With -fleet, several proxies run behind HAProxy, and one of them is killed every ten seconds; meanwhile queries are canceled
+// through the balancer, and a tenant is suspended and resumed to see when the last proxy acts on it.
+//
+// With -moves, two tenants move to another server and back, and no client may see anything but a slow answer.
 //
 // It needs Linux. Faults that need privileges which the program lacks are reported as not run.
 package main
