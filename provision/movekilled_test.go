@@ -84,7 +84,7 @@ SELECT 'notes ' || count(*) || ' ' || md5(string_agg(n::text, ',' ORDER BY id)) 
 UNION ALL SELECT 'heap ' || string_agg(word, ',' ORDER BY word) FROM heap
 UNION ALL SELECT 'sequence ' || last_value || is_called FROM notes_id_seq
 UNION ALL SELECT 'trigger ' || tgname || tgenabled::text FROM pg_trigger WHERE tgrelid = 'notes'::regclass
-UNION ALL SELECT 'identity ' || relname || relreplident::text FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'
+UNION ALL SELECT 'identity ' || relname || relreplident::text FROM pg_class WHERE oid IN ('notes'::regclass, 'heap'::regclass)
 ORDER BY 1`), "\n")
 }
 

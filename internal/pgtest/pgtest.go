@@ -132,7 +132,11 @@ func run(dir string) (*localpg.Cluster, error) {
 			"synchronous_commit": "off",
 			"full_page_writes":   "off",
 			"max_connections":    "200",
-			"wal_level":          "logical", // a tenant moves between servers by logical replication
+			// A tenant moves between servers by logical replication, which by itself starts one worker in five seconds.
+			"wal_level":                         "logical",
+			"wal_retrieve_retry_interval":       "50ms",
+			"max_logical_replication_workers":   "8",
+			"max_sync_workers_per_subscription": "4",
 		},
 	})
 }
