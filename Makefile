@@ -78,7 +78,7 @@ faults: ## Break what the proxy stands on while clients work, and say what they 
 
 fleet: ## Kill one of four proxies behind HAProxy every ten seconds while clients work
 	@scripts/deps.sh fleet
-	$(GO) run ./e2e/faults -fleet 4 -soak 5m -tenants 200 -clients 2 -pace 500ms $(FAULTS)
+	$(GO) run ./e2e/faults -fleet 4 -soak 5m -tenants 200 -clients 2 -pace 3s $(FAULTS)
 
 moves: ## Move tenants to another server and back while their clients write
 	$(GO) run ./e2e/faults -moves 50 $(FAULTS)

@@ -46,8 +46,8 @@ func (s *server) audit() error {
 	check(s.used <= s.max, "%d of %d slots taken", s.used, s.max)
 	check(idle == s.idle.size, "%d idle, %d in the list", idle, s.idle.size)
 	check(live == s.live, "%d live targets, %d counted", live, s.live)
-	check(s.used == s.max || s.next() == nil, "a free slot while %v waits", s.next())
-	check(s.idle.size == 0 || s.next() == nil || s.used < s.max || !s.wake.IsZero(), "idle connections beside waiters, and no timer")
+	check(s.used == s.max || s.next(nil) == nil, "a free slot while %v waits", s.next(nil))
+	check(s.idle.size == 0 || s.next(nil) == nil || s.used < s.max || !s.wake.IsZero(), "idle connections beside waiters, and no timer")
 	return errors.Join(append(errs, s.auditGroups())...)
 }
 

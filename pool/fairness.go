@@ -11,6 +11,8 @@ import "time"
 //     count.
 //   - A claimant that wants more starves while it has fewer connections than its share. In a crowd one that has none
 //     starves only after a Quantum, and comes after those that have some.
+//   - One that has some takes at most one of others' in the time of two reconnects, and beyond its share only when its next
+//     waiter has waited for as long: most waits are over before a connection that is opened for them is there.
 //   - A connection that is released stays with its claimant, unless another starves, and this one is above its share, or
 //     above its due while the connection is older than a Quantum.
 //   - An idle connection, least recently used first, is given up to a claimant that waits, under the same conditions
@@ -41,6 +43,7 @@ type claimant struct {
 	live        int                // targets that hold or want connections
 	place       element[*claimant] // in server.empty or server.holding
 	hungrySince time.Time          // when it came into server.empty
+	grewAt      time.Time          // when a slot was last taken for it
 }
 
 // wants reports whether the claimant waits for a connection that nobody is opening yet.
@@ -125,18 +128,23 @@ func (s *server) enlist(c *claimant) {
 // dispatch gives free slots, and idle connections that may be given up, to the claimants that wait for them.
 func (s *server) dispatch(now time.Time) {
 	for s.wanted() && (s.used < s.max || s.idle.size > 0) {
-		c := s.next()
-		if c == nil {
-			return
-		}
 		if s.used < s.max {
+			c := s.next(nil)
+			if c == nil {
+				return
+			}
 			s.open(c.next())
 			continue
+		}
+		c := s.next(func(c *claimant) bool { return !s.mayTakeAt(c).After(now) })
+		if c == nil {
+			s.wakeForTakers()
+			return
 		}
 		victim := s.victim(c, now)
 		if victim == nil {
 			if first := s.idle.front; first != nil {
-				s.wakeAt(first.value.idleSince.Add(s.grace))
+				s.wakeAt(latest(first.value.idleSince.Add(s.grace), s.patientAt(c)))
 			}
 			return
 		}
@@ -148,18 +156,50 @@ func (s *server) dispatch(now time.Time) {
 // wanted reports whether any claimant waits for a connection that nobody is opening yet.
 func (s *server) wanted() bool { return s.empty.size+s.holding.size > 0 }
 
-// next is the claimant that deserves a free slot most; nil when no target's own limit allows one more.
-func (s *server) next() *claimant {
+// next is the claimant that deserves a slot most, of those that are fit, nil for all; nil when no target's own limit allows
+// one more.
+func (s *server) next(fit func(*claimant) bool) *claimant {
 	if c := s.firstEmpty(); c != nil {
 		return c
 	}
 	var best *claimant
 	for c := range s.holding.all() { // at most as many as there are slots
-		if c.next() != nil && (best == nil || c.size*best.live < best.size*c.live) {
+		if c.next() != nil && (best == nil || c.size*best.live < best.size*c.live) && (fit == nil || fit(c)) {
 			best = c
 		}
 	}
 	return best
+}
+
+// mayTakeAt is from when on a claimant that wants more, and may have more, may take another's connection.
+func (s *server) mayTakeAt(c *claimant) time.Time {
+	if c.size == 0 {
+		return c.hungrySince
+	}
+	return c.grewAt.Add(2 * s.grace)
+}
+
+// patientAt is from when on a claimant that is not below its share may take a connection that another does not use.
+func (s *server) patientAt(c *claimant) time.Time {
+	if c.size == 0 {
+		return c.hungrySince
+	}
+	return c.next().waiters.front.value.since.Add(2 * s.grace)
+}
+
+// wakeForTakers has dispatch run when the first claimant may take another's connection.
+func (s *server) wakeForTakers() {
+	var first time.Time
+	for c := range s.holding.all() {
+		if c.next() != nil {
+			if at := s.mayTakeAt(c); first.IsZero() || at.Before(first) {
+				first = at
+			}
+		}
+	}
+	if !first.IsZero() {
+		s.wakeAt(first)
+	}
 }
 
 // firstEmpty is the claimant that has been without a connection for longest. Only one whose last connection is being
@@ -191,7 +231,7 @@ func (s *server) starving(now time.Time) *claimant {
 		}
 	}
 	for c := range s.holding.all() {
-		if c.size < s.share(c.live) && c.next() != nil {
+		if c.size < s.share(c.live) && c.next() != nil && !s.mayTakeAt(c).After(now) {
 			return c
 		}
 	}
@@ -219,11 +259,18 @@ func (s *server) owes(owner *claimant, c *Conn, now time.Time) bool {
 
 // victim is the idle connection to be given up for a claimant that waits; nil when none may be given up yet.
 func (s *server) victim(hungry *claimant, now time.Time) *Conn {
-	starves := hungry.size < s.share(hungry.live)
+	starves, patient := hungry.size < s.share(hungry.live), !s.patientAt(hungry).After(now)
 	for c := range s.idle.all() {
-		if now.Sub(c.idleSince) >= s.grace || starves && s.owes(c.pool.claimant(), c, now) {
+		if patient && now.Sub(c.idleSince) >= s.grace || starves && s.owes(c.pool.claimant(), c, now) {
 			return c
 		}
 	}
 	return nil
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

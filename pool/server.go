@@ -243,6 +243,7 @@ func (s *server) retire(c *Conn, heir *targetPool) {
 	if heir != nil {
 		heir.size++
 		heir.connecting++
+		heir.claimant().grewAt = time.Now()
 		s.settle(heir)
 	}
 	s.settle(p)

@@ -218,6 +218,10 @@ func (g *graph) run(ctx context.Context, clients, status net.Listener, ready fun
 			g.fleet.Run(beside)
 			return nil
 		})
+		select {
+		case <-g.fleet.Tried():
+		case <-ctx.Done():
+		}
 	}
 	told, stopTelling := hangups()
 	defer stopTelling()

@@ -44,6 +44,7 @@ type Fleet struct {
 	o       Options
 	token   string
 	seen    atomic.Pointer[sight]
+	tried   chan struct{} // closed after the first beat
 	sending chan struct{} // a place for each request that is being passed on
 
 	looking sync.Mutex // guards looked
@@ -58,7 +59,7 @@ type sight struct {
 
 // New makes a Fleet that knows of nobody, and has no number, before Run.
 func New(o Options) *Fleet {
-	f := &Fleet{o: o, token: rand.Text(), sending: make(chan struct{}, mostSending)}
+	f := &Fleet{o: o, token: rand.Text(), tried: make(chan struct{}), sending: make(chan struct{}, mostSending)}
 	f.seen.Store(&sight{live: 1})
 	return f
 }
@@ -69,13 +70,19 @@ func (f *Fleet) Number() int { return f.seen.Load().own }
 // Live is how many proxies there are, this one included, as far as is known.
 func (f *Fleet) Live() int { return f.seen.Load().live }
 
+// Tried is closed when the first beat has been tried. Sessions that begin before have keys that name nobody.
+func (f *Fleet) Tried() <-chan struct{} { return f.tried }
+
 // Run beats until ctx ends, and takes leave. While the registry cannot be reached, what was seen last holds.
 func (f *Fleet) Run(ctx context.Context) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	failing := false
-	for ctx.Err() == nil {
+	for first := true; ctx.Err() == nil; first = false {
 		err := f.beat(ctx)
+		if first {
+			close(f.tried)
+		}
 		if err != nil && !failing && ctx.Err() == nil {
 			f.o.Logger.Warn("the other proxies are not known", "error", err)
 		}
