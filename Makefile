@@ -47,8 +47,8 @@ format-check: ## Fail when a Go file is not as gofmt writes it
 	@files=$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...)); test -z "$$files" || { echo "not formatted, run make fmt:" $$files; exit 1; }
 
 unit: ## Test all packages but the end to end suite, with the race detector; docexctl's many short processes mostly without
-	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v -e '/e2e$$' -e '/e2e/browser$$' -e '/cmd/docexctl$$')
-	$(GO) test -timeout 5m ./cmd/docexctl
+	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -e '/e2e$$' -e '/e2e/browser$$' -e '/cmd/docexctl$$')
+	$(GO) test -timeout 8m ./cmd/docexctl
 	$(GO) test -race -timeout 5m -run 'TestScripts/bulk$$|TestRun' ./cmd/docexctl
 
 isolation: ## Attack the built programs as a hostile tenant, level by level, and print the report
@@ -64,7 +64,7 @@ compat: ## Run drivers' own test suites directly and through the proxy, and prin
 	$(GO) run ./e2e/compat $(COMPAT)
 
 e2e: ## Test the built programs as black boxes
-	$(GO) test -race -count=1 -timeout 8m ./e2e/
+	$(GO) test -race -count=1 -timeout 12m ./e2e/
 
 browser: ## Test the status page in Chromium; PICTURES=DIR keeps what it looks like
 	@scripts/deps.sh browser
