@@ -142,10 +142,6 @@ func catalogue(ctx context.Context, s *site, o options, all crowd, stdout io.Wri
 		case err != nil:
 			return s.explain(fmt.Errorf("%s: %w", f.name, err))
 		}
-		within := o.pace + cmp.Or(f.within, usual)
-		if seen.recovered > within {
-			seen.wrong = append(seen.wrong, fmt.Sprintf("all were served again after %.2f s, and not within %s", seen.recovered.Seconds(), within))
-		}
 		verdict := "nothing"
 		if len(seen.wrong) > 0 {
 			verdict = strings.Join(seen.wrong[:min(3, len(seen.wrong))], "; ")
@@ -188,6 +184,9 @@ func suffer(ctx context.Context, s *site, f fault, all crowd) (observation, erro
 	var late error
 	if o.recovered, late = all.awaitService(ctx, healed, 30*time.Second); late != nil {
 		o.wrong = append(o.wrong, late.Error())
+	}
+	if within := all[0].pace + cmp.Or(f.within, usual); o.recovered > within {
+		o.wrong = append(o.wrong, fmt.Sprintf("all were served again after %.2f s, and not within %s", o.recovered.Seconds(), within))
 	}
 	all.collect(&o)
 	if f.unseen && len(o.errors) > 0 {

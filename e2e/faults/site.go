@@ -147,7 +147,7 @@ master_key_file: %q
 servers: {main: {host: %q, port: %s, max_connections: %d}%s}
 auth: {allow_trusted: true, trust: [%s]}
 limits: {clients: 15000, startups: 12000, login_failures: 0}
-timeouts: {queue_wait: 8s, connect: 3s, query: 12s, idle_transaction: 3s, client_write: 3s, drain: 2s}
+timeouts: {queue_wait: 8s, connect: 5s, query: 12s, idle_transaction: 3s, client_write: 3s, drain: 2s}
 `, dsn.String(), s.path("master.key"), host, port, connections, s.secondEntry(), herdLogin), 0o600)
 }
 
