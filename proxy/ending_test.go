@@ -36,27 +36,32 @@ func TestACancelRequestEndsTheQueryAndNothingElse(t *testing.T) {
 	})
 }
 
+// cancelsWait has a session wait for what it does not get, and cancels that.
+func (b *bed) cancelsWait(conn *pgconn.PgConn) {
+	b.t.Helper()
+	failed := make(chan error, 1)
+	go func() { _, err := exec(b.t.Context(), conn, "SELECT 1"); failed <- err }()
+	for {
+		time.Sleep(50 * time.Millisecond)
+		if err := conn.CancelRequest(b.t.Context()); err != nil {
+			b.t.Fatal(err)
+		}
+		select {
+		case err := <-failed:
+			if codeOf(err) != "57014" {
+				b.t.Error(err)
+			}
+			return
+		default:
+		}
+	}
+}
+
 func TestACancelRequestEndsTheWaitForAConnection(t *testing.T) {
 	onBoth(t, 1, nil, func(t *testing.T, b *bed) {
 		holder, conn := b.connect(), b.connect()
 		b.mustExec(holder, "BEGIN")
-		failed := make(chan error, 1)
-		go func() { _, err := exec(t.Context(), conn, "SELECT 1"); failed <- err }()
-		for {
-			time.Sleep(50 * time.Millisecond)
-			if err := conn.CancelRequest(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			select {
-			case err := <-failed:
-				if codeOf(err) != "57014" {
-					t.Error(err)
-				}
-			default:
-				continue
-			}
-			break
-		}
+		b.cancelsWait(conn)
 		b.mustExec(holder, "COMMIT")
 		b.mustExec(conn, "SELECT 1")
 	})

@@ -39,10 +39,18 @@ func (s *session) limits() *registry.Limits { return &s.route.Load().Tenant.Rout
 
 // portion is this proxy's part of a limit, at least 1; 0 is no limit.
 func (s *Server) portion(limit int) int {
-	if limit == 0 || !s.o.ShareLimits {
-		return limit
+	if limit == 0 {
+		return 0
 	}
-	return max(1, limit/s.o.Fleet.Live())
+	return max(1, limit/s.sharers())
+}
+
+// sharers is how many proxies the limits of a tenant are divided among.
+func (s *Server) sharers() int {
+	if !s.o.ShareLimits {
+		return 1
+	}
+	return s.o.Fleet.Live()
 }
 
 // rates holds tenants to their rates of transactions. The zero value is ready.
@@ -51,10 +59,10 @@ type rates struct {
 	limiters map[registry.TenantID]*rate.Limiter // of tenants with sessions and a rate
 }
 
-// of is what a tenant's next transaction has to pass; nil for one that has no rate. A second's worth may be saved up. live is
-// how many proxies share the rate.
-func (r *rates) of(route *router.Route, live int) *rate.Limiter {
-	limit := rate.Limit(route.Tenant.Route.Limits.Rate / float64(live))
+// of is what a tenant's next transaction has to pass; nil for one that has no rate. A second's worth may be saved up.
+// sharers is how many proxies share the rate.
+func (r *rates) of(route *router.Route, sharers int) *rate.Limiter {
+	limit := rate.Limit(route.Tenant.Route.Limits.Rate / float64(sharers))
 	if limit == 0 {
 		return nil
 	}
@@ -81,11 +89,7 @@ func (r *rates) forget(id registry.TenantID) {
 // paced waits until the tenant's rate allows one more transaction.
 func (s *session) paced(ctx context.Context) error {
 	route := s.route.Load()
-	live := 1
-	if s.o.ShareLimits {
-		live = s.o.Fleet.Live()
-	}
-	limiter := s.server.rates.of(route, live)
+	limiter := s.server.rates.of(route, s.server.sharers())
 	if limiter == nil {
 		return nil
 	}

@@ -95,21 +95,6 @@ func TestWhoWaitsForTheRateForTooLongIsToldAndMayCancel(t *testing.T) {
 			t.Error(err)
 		}
 		b.limit(registry.Limits{Rate: 0.001, QueueWait: registry.Duration(patience)})
-		failed := make(chan error, 1)
-		go func() { _, err := exec(t.Context(), conn, "SELECT 1"); failed <- err }()
-		for {
-			time.Sleep(20 * time.Millisecond)
-			if err := conn.CancelRequest(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			select {
-			case err := <-failed:
-				if codeOf(err) != "57014" {
-					t.Error(err)
-				}
-				return
-			default:
-			}
-		}
+		b.cancelsWait(conn)
 	})
 }

@@ -108,6 +108,7 @@ func (s *switcher) take() []*order {
 // execute does orders in one transaction, or each by itself when that fails, so that one which cannot be done keeps
 // none of the others from it.
 func (s *switcher) execute(ctx context.Context, orders []*order) {
+	var unreachable error // found out once, and not by each order after the other
 	if len(orders) > 1 {
 		var sql strings.Builder
 		for _, o := range orders {
@@ -118,13 +119,9 @@ func (s *switcher) execute(ctx context.Context, orders []*order) {
 			return
 		}
 		if s.conn == nil {
-			for _, o := range orders {
-				o.err = err
-			}
-			return
+			unreachable = err
 		}
 	}
-	var unreachable error // then the others need not find out by themselves, one after the other
 	for _, o := range orders {
 		if o.err = unreachable; o.err != nil {
 			continue
