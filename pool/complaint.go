@@ -9,10 +9,10 @@ import (
 const complaintInterval = time.Second
 
 // complaint keeps a warning from filling the log.
-type complaint struct{ last atomic.Int64 } // Unix time in nanoseconds
+type complaint struct{ last atomic.Pointer[time.Time] } // with its monotonic part: a clock that is set back silences nothing
 
 // due reports whether it is time to complain, to one of those who ask at the same moment.
 func (c *complaint) due(now time.Time) bool {
 	last := c.last.Load()
-	return now.UnixNano()-last >= int64(complaintInterval) && c.last.CompareAndSwap(last, now.UnixNano())
+	return (last == nil || now.Sub(*last) >= complaintInterval) && c.last.CompareAndSwap(last, &now)
 }

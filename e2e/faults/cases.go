@@ -114,6 +114,7 @@ func faults() []fault {
 		{name: "clients: do not read", what: "four clients ask for 200 MB each and read nothing, for 4 s", lasting: 4 * time.Second, strike: f.gape, heal: f.gaped},
 		{name: "proxy: killed", what: "SIGKILL, started anew", strike: killedProxy},
 		{name: "proxy: frozen", what: "SIGSTOP for 3 s, as a machine that is suspended", lasting: 3 * time.Second, strike: func(_ context.Context, s *site) error { return syscall.Kill(s.proxy.PID(), syscall.SIGSTOP) }, heal: func(_ context.Context, s *site) error { return syscall.Kill(s.proxy.PID(), syscall.SIGCONT) }, unseen: true, soak: true},
+		{name: "proxy: its clock jumps", what: "a day ahead, after 2 s a day behind, after 2 s right again; logins at each", lasting: 2 * time.Second, strike: jumps(24 * time.Hour), heal: clockRestored, unseen: true, soak: true},
 		{name: "proxy: out of descriptors", what: "its limit lowered to what it has open, for 3 s; all clients log in anew", lasting: 3 * time.Second, strike: f.starve, heal: f.feed},
 		{name: "proxy: killed under a herd", what: "SIGKILL with 10,000 sessions; all log in at once to the new one", strike: herd, within: 30 * time.Second},
 	}

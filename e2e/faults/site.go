@@ -57,7 +57,11 @@ func (s *site) open(ctx context.Context, o options) (err error) {
 	if err := os.Chmod(s.dir, 0o755); err != nil { // for root, Postgres runs as somebody else
 		return err
 	}
-	if err := program.Build(ctx, s.dir); err != nil {
+	flags, err := s.settableClock()
+	if err != nil {
+		return err
+	}
+	if err := program.Build(ctx, s.dir, flags...); err != nil {
 		return err
 	}
 	s.options = localpg.Options{

@@ -13,10 +13,10 @@ import (
 
 const modulePath = "github.com/docex-proxy/docex-proxy"
 
-// Build puts docex-proxy and docexctl into a directory.
-func Build(ctx context.Context, dir string) error {
-	command := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator),
-		modulePath+"/cmd/docex-proxy", modulePath+"/cmd/docexctl")
+// Build puts docex-proxy and docexctl into a directory. The flags are of go build.
+func Build(ctx context.Context, dir string, flags ...string) error {
+	arguments := append([]string{"build", "-o", dir + string(filepath.Separator)}, flags...)
+	command := exec.CommandContext(ctx, "go", append(arguments, modulePath+"/cmd/docex-proxy", modulePath+"/cmd/docexctl")...)
 	if output, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", command, err, output)
 	}

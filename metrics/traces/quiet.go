@@ -17,8 +17,8 @@ const complaintPause = time.Minute
 type quiet struct {
 	sdk.SpanExporter
 	logger *slog.Logger
-	last   atomic.Int64 // in nanoseconds, when the log was told
-	lost   atomic.Int64 // spans since
+	last   atomic.Pointer[time.Time] // when the log was told
+	lost   atomic.Int64              // spans since
 }
 
 // ExportSpans implements sdk.SpanExporter.
@@ -27,8 +27,8 @@ func (q *quiet) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error
 	if err == nil {
 		return nil
 	}
-	lost, now, last := q.lost.Add(int64(len(spans))), time.Now().UnixNano(), q.last.Load()
-	if now-last >= int64(complaintPause) && q.last.CompareAndSwap(last, now) {
+	lost, now, last := q.lost.Add(int64(len(spans))), time.Now(), q.last.Load()
+	if (last == nil || now.Sub(*last) >= complaintPause) && q.last.CompareAndSwap(last, &now) {
 		q.lost.Add(-lost)
 		q.logger.Warn("cannot send traces", "spans", lost, "error", err)
 	}
