@@ -58,7 +58,7 @@ type Conn struct {
 	place     element[*Conn] // in server.idle
 	inGroup   element[*Conn] // in group.idle, when it is shared
 	idleSince time.Time
-	seen      map[string]struct{} // tenants that it has been leased for, counted when there is a limit
+	seen      map[string]struct{} // tenants that it has been leased for; nil when it does not pass to others
 	doubtful  bool                // to be checked before it is used; whoever leases the connection does, outside the mutex
 }
 
@@ -78,7 +78,7 @@ func newConn(dialed *pgconn.HijackedConn, p *targetPool, epoch int, o *Options) 
 		expiry:     now.Add(time.Duration(float64(o.Lifetime) * jitter)),
 	}
 	c.place.value, c.inGroup.value = c, c
-	if o.TenantsSeen > 0 && p.target.passes() {
+	if p.target.passes() {
 		c.seen = map[string]struct{}{p.target.Tenant: {}}
 	}
 	c.socket, _ = c.bare().(syscall.Conn)

@@ -25,14 +25,17 @@ import "time"
 //
 // Within a group a change costs no reconnect, so nothing is worth waiting for:
 //
-//   - An idle connection, least recently used first, goes to any target of the group at once, unless that one has an
-//     idle one itself.
+//   - An idle connection goes to any target of the group at once, unless that one has an idle one itself: one that has
+//     served the target before, else the one that was used least recently.
 //   - A connection that is released goes to the target of the group with the fewest connections, if that is fewer than
 //     a target's share, and it has none or this target is above its share; between equals to the one that has been in
 //     that state for longest. Else to its own target's waiters, else to any of the group's.
+//   - Targets without a connection take turns in rounds. Within a round one that the connection has served before comes
+//     first: a server process that has a tenant's tables in its caches does several transactions in the time that another
+//     takes for one.
 //
-// So when a group has more targets than connections, they take turns: each is given one lease, then the others that
-// came before its next, however many waiters it has.
+// So when a group has more targets than connections, they take turns: each is given one lease, then the others of the
+// round, however many waiters it has.
 
 // claimant is whoever the budget is divided among. Everything in it is guarded by server.mu.
 type claimant struct {

@@ -54,6 +54,7 @@ type targetPool struct {
 	live    bool                 // counted in the claimant's
 	counted int                  // of size, in the claimant's
 	inGroup element[*targetPool] // in one of the group's lists
+	came    int                  // into it, as the group counts
 }
 
 // claimant is by whom the target claims its part of the budget.

@@ -193,7 +193,7 @@ func (s *server) discard(c *Conn) {
 // unfit reports whether nobody shall lease the connection again.
 func (s *server) unfit(c *Conn, now time.Time) bool {
 	p := c.pool
-	return s.closed || c.epoch != p.epoch || now.After(c.expiry) || c.seen != nil && len(c.seen) >= s.options.TenantsSeen || p.limit > 0 && p.size > p.limit
+	return s.closed || c.epoch != p.epoch || now.After(c.expiry) || s.options.TenantsSeen > 0 && len(c.seen) >= s.options.TenantsSeen || p.limit > 0 && p.size > p.limit
 }
 
 // place gives a connection that nobody leases to its target's first waiter, else to one of its group, else makes it

@@ -28,6 +28,20 @@ type group struct {
 	wanting []list[*targetPool] // want one more; longest in that state first
 	wants   int                 // in all lists of wanting
 	covered list[*targetPool]   // as many connections are being opened for them as they wait for
+
+	// Those that want a connection and have none are numbered as they come. A round is those up to a number; the next begins
+	// when all of them have had their lease.
+	came, round int
+}
+
+// mostLooked bounds the search for a target that a connection knows.
+const mostLooked = 64
+
+// knows reports whether the connection has served the tenant before: its server process has that tenant's tables in its
+// caches then, where another would have to read the catalogs.
+func (c *Conn) knows(tenant string) bool {
+	_, known := c.seen[tenant]
+	return known
 }
 
 // join makes the target one of its group.
@@ -80,6 +94,8 @@ func (g *group) settle(p *targetPool) {
 	p.inGroup.leave()
 	if in != nil {
 		in.pushBack(&p.inGroup)
+		g.came++
+		p.came = g.came
 		if in != &g.covered {
 			g.wants++
 		}
@@ -98,6 +114,39 @@ func (g *group) fewest(bound int) *targetPool {
 		}
 	}
 	return nil
+}
+
+// known is the target of the round without a connection that the connection knows; the first, which is the first of the list
+// of those, when it knows none.
+func (g *group) known(c *Conn, first *targetPool) *targetPool {
+	if first.came > g.round {
+		g.round = g.came
+	}
+	looked := 0
+	for p := range g.wanting[0].all() {
+		if looked == mostLooked || p.came > g.round {
+			break
+		}
+		if c.knows(p.target.Tenant) {
+			return p
+		}
+		looked++
+	}
+	return first
+}
+
+// idleFor is the idle connection for a target: one that knows it, else that which was used least recently; nil when there is
+// none.
+func (g *group) idleFor(tenant string) *Conn {
+	for c := range g.idle.all() { // at most as many as there are slots
+		if c.knows(tenant) {
+			return c
+		}
+	}
+	if g.idle.front == nil {
+		return nil
+	}
+	return g.idle.front.value
 }
 
 // next is the target that deserves a connection most which its own target has no use for; nil when none has.
@@ -129,8 +178,11 @@ func (s *server) sharer(c *Conn) *targetPool {
 	}
 	share := s.share(1)
 	p := own.group.fewest(share)
-	if p == nil || p == own || p.size > 0 && own.size <= share {
+	switch {
+	case p == nil || p == own || p.size > 0 && own.size <= share:
 		return nil
+	case p.size == 0:
+		return own.group.known(c, p)
 	}
 	return p
 }
@@ -148,17 +200,14 @@ func (s *server) move(c *Conn, heir *targetPool) {
 	p.size--
 	heir.size++
 	c.pool, c.epoch = heir, heir.epoch
-	if c.seen != nil {
-		c.seen[heir.target.Tenant] = struct{}{}
-	}
+	c.seen[heir.target.Tenant] = struct{}{}
 	heir.adopt(s.life, c)
 	s.settle(p)
 }
 
-// borrow takes the group's idle connection that was used least recently and makes it the target's, as move does; nil
-// when there is none.
+// borrow takes an idle connection of the group and makes it the target's, as move does; nil when there is none.
 func (s *server) borrow(p *targetPool, now time.Time) *Conn {
-	for c := range p.group.idle.all() {
+	for c := p.group.idleFor(p.target.Tenant); c != nil; c = p.group.idleFor(p.target.Tenant) {
 		s.unpark(c)
 		if s.unfit(c, now) {
 			s.retire(c, nil)
