@@ -96,7 +96,7 @@ func heap() uint64 {
 }
 
 func TestALargeCopyGoesThrough(t *testing.T) {
-	const lines = 200000
+	const lines = 40_000
 	onBoth(t, 2, nil, func(t *testing.T, b *bed) {
 		conn := b.connect()
 		b.mustExec(conn, "CREATE TABLE copied (n int, pad text)")
@@ -110,11 +110,11 @@ func TestALargeCopyGoesThrough(t *testing.T) {
 		if _, err := conn.CopyFrom(t.Context(), reader, "COPY copied FROM STDIN"); err != nil {
 			t.Fatal(err)
 		}
-		if got := b.mustExec(conn, "SELECT count(*) || '/' || sum(n) FROM copied"); got != "200000/19999900000" {
+		if got := b.mustExec(conn, "SELECT count(*) || '/' || sum(n) FROM copied"); got != "40000/799980000" {
 			t.Error(got)
 		}
 		var out bytes.Buffer
-		if _, err := conn.CopyTo(t.Context(), &out, "COPY (SELECT n FROM copied ORDER BY n) TO STDOUT"); err != nil || out.Len() != 1288890-100000+100000 {
+		if _, err := conn.CopyTo(t.Context(), &out, "COPY (SELECT n FROM copied ORDER BY n) TO STDOUT"); err != nil || out.Len() != 228890 {
 			t.Errorf("%d bytes, %v", out.Len(), err)
 		}
 	})
@@ -200,7 +200,7 @@ func TestAMessageCostsNoMemory(t *testing.T) {
 		}
 	}
 	w.SetDeadline(time.Time{})
-	if allocations := testing.AllocsPerRun(2000, again); allocations > 0 {
+	if allocations := testing.AllocsPerRun(500, again); allocations > 0 {
 		t.Errorf("%v allocations for a message and its answer", allocations)
 	}
 }
