@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -26,10 +27,15 @@ const (
 const (
 	gateLock        int64 = 0x646f63657801
 	accessListsLock int64 = 0x646f63657802
+	placementLock   int64 = 0x646f63657803
 	// The two-part keys have a space of their own in Postgres; the second part is the name's hash. Two names that
 	// share one wait for each other, which costs time and nothing else.
 	tenantLockClass int32 = 0x646f6301
 	sideLockClass   int32 = 0x646f6302
+	// A tenant whose server is chosen has one by its id, and shares one by the server's name until it is registered.
+	sharedLockClass  int32 = 0x646f6305 // by a server's name: held by who makes the database there that tenants share
+	placingLockClass int32 = 0x646f6303
+	placedLockClass  int32 = 0x646f6304
 )
 
 // Options are what a Provisioner works with. DSN and, except for logins, Key are required.
@@ -66,13 +72,14 @@ type Provisioner struct {
 	logger  *slog.Logger
 	now     func() time.Time
 	dryRun  func(statement string)
+	silent  *sync.Map // of servers that did not answer, by name, their silence
 
 	afterStep func(name string) error // nil but in tests
 }
 
 // New returns a Provisioner. It does not connect.
 func New(o Options) *Provisioner {
-	p := &Provisioner{dsn: o.DSN, servers: o.Servers, key: o.Key, logger: o.Logger, now: o.Now, dryRun: o.DryRun}
+	p := &Provisioner{dsn: o.DSN, servers: o.Servers, key: o.Key, logger: o.Logger, now: o.Now, dryRun: o.DryRun, silent: new(sync.Map)}
 	if o.DryRun == nil {
 		p.idle = make(chan *pgx.Conn, max(0, o.Idle))
 	}

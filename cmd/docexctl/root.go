@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/spf13/cobra"
 )
@@ -18,6 +19,8 @@ type cli struct {
 	keyFile     string
 	serverDSNs  []string
 	output      string
+
+	silent sync.Map // names of servers that did not answer, and of which a warning has been given
 }
 
 // run executes one command line and returns the exit code.
