@@ -32,6 +32,7 @@ func (c *creation) foreignSteps() []step {
 	steps := []step{
 		{"wait for the tenant's lock", c.enterForTenant},
 		{"look for what exists", func(ctx context.Context) error { return c.as(ctx, OwnerRole, c.refuseRegistered) }},
+		{"look for Citus", c.lookForCitus},
 		{"reach the other server", c.reachServer},
 	}
 	if c.tenant.Route.Isolation == registry.IsolationDatabase {

@@ -52,6 +52,10 @@ type Options struct {
 	// with CREATEROLE and CREATEDB. Which database of the server is named does not matter.
 	Servers map[string]string
 
+	// Citus are the names of those servers, "main" among them, that are coordinators of Citus clusters, where tenants' schemas
+	// are distributed (citus.go). It takes superusers.
+	Citus []string
+
 	// Idle is how many connections to DSN's database are kept for the next request, until Close. A server process that has
 	// worked on one tenant has the catalogs at hand for the next: with one for each request, creating tenants takes half
 	// as long again.
@@ -68,6 +72,7 @@ type Provisioner struct {
 	idle    chan *pgx.Conn // nobody's transaction is on one
 	dsn     string
 	servers map[string]string
+	citus   []string
 	key     secret.Key
 	logger  *slog.Logger
 	now     func() time.Time
@@ -79,7 +84,7 @@ type Provisioner struct {
 
 // New returns a Provisioner. It does not connect.
 func New(o Options) *Provisioner {
-	p := &Provisioner{dsn: o.DSN, servers: o.Servers, key: o.Key, logger: o.Logger, now: o.Now, dryRun: o.DryRun, silent: new(sync.Map)}
+	p := &Provisioner{dsn: o.DSN, servers: o.Servers, citus: o.Citus, key: o.Key, logger: o.Logger, now: o.Now, dryRun: o.DryRun, silent: new(sync.Map)}
 	if o.DryRun == nil {
 		p.idle = make(chan *pgx.Conn, max(0, o.Idle))
 	}

@@ -136,7 +136,7 @@ func (c *creation) createClosed(ctx context.Context) error {
 		inside.closed = true
 		create := []func(context.Context) error{
 			inside.createTenantRole, inside.markRole, func(ctx context.Context) error { return w.as(ctx, OwnerRole, inside.createSchema) },
-			inside.createTables, inside.grantSharedRights, inside.verify,
+			inside.createTables, inside.grantSharedRights, inside.distribute, inside.verify,
 		}
 		if c.dryRun == nil {
 			create = append([]func(context.Context) error{inside.refuseObjects}, create...)

@@ -173,6 +173,10 @@ func (c *creation) checkLevel(server string) error {
 		return invalid("a tenant at isolation %s is on the registry's server: on another one it takes isolation %s or %s",
 			level, registry.IsolationRole, registry.IsolationDatabase)
 	}
+	if c.isCitus(server) && level != registry.IsolationRole {
+		return invalid("server %q is marked as Citus: a tenant there is a schema that is distributed, which takes isolation %s, not %s",
+			server, registry.IsolationRole, level)
+	}
 	return nil
 }
 
@@ -233,12 +237,14 @@ func (c *creation) steps() []step {
 	return []step{
 		{"wait for the tenant's lock", c.enterForTenant},
 		{"look for what exists", func(ctx context.Context) error { return c.as(ctx, OwnerRole, c.refuseExisting) }},
+		{"look for Citus", c.lookForCitus},
 		{"clear away what a run that was killed has left", c.clearLeftovers},
 		{"create the role", c.createTenantRole},
 		{"create the schema", func(ctx context.Context) error { return c.as(ctx, OwnerRole, c.createSchema) }},
 		{"create the tables", c.createTables},
 		{"register the tenant", func(ctx context.Context) error { return c.as(ctx, OwnerRole, c.register) }},
 		{"grant the shared rights", c.grantSharedRights},
+		{"distribute the schema", c.distribute},
 		{"check the result", c.verify},
 	}
 }
