@@ -73,12 +73,12 @@ func TestTheServerWithTheFewestTenantsIsChosen(t *testing.T) {
 
 	// A level that only the registry's server can have is there.
 	if _, err := s.CreateTenant(t.Context(), provision.TenantRequest{
-		ID: "f", Isolation: registry.IsolationSlot, Place: provision.PlaceLeastTenants, Placed: func(p provision.Placement) { placement = p },
+		ID: "f", Isolation: registry.IsolationTrusted, Template: smallTemplate(t), Place: provision.PlaceLeastTenants, Placed: func(p provision.Placement) { placement = p },
 	}); err != nil {
 		t.Fatal(err)
 	}
 	s.expect(t, "main", "fewest tenants: main 3", placement)
-	if one := placement.Servers[0]; !strings.Contains(one.Barred, "isolation slot") || one.Silent {
+	if one := placement.Servers[0]; !strings.Contains(one.Barred, "isolation trusted") || one.Silent {
 		t.Errorf("%+v", one)
 	}
 }
@@ -86,12 +86,12 @@ func TestTheServerWithTheFewestTenantsIsChosen(t *testing.T) {
 func TestTheServerWithTheFewestBytesIsChosen(t *testing.T) {
 	s := newTwoServers(t)
 	big, maintenance := s.conn, connect(t, s.eu.DSN("postgres"))
-	execute(t, big, "CREATE TABLE docex_system.ballast AS SELECT repeat(md5(n::text), 30) FROM generate_series(1, 20000) AS n")
+	execute(t, big, "CREATE TABLE docex_system.ballast AS SELECT repeat(md5(n::text), 30) FROM generate_series(1, 10000) AS n")
 	if _, placement := s.placed(t, "a", provision.PlaceLeastBytes); placement.Server != "eu" || *placement.Servers[0].Bytes >= *placement.Servers[1].Bytes ||
 		!strings.HasPrefix(placement.Reason, "fewest bytes: eu ") {
 		t.Errorf("%+v", placement)
 	}
-	execute(t, maintenance, "CREATE TABLE public.ballast AS SELECT repeat(md5(n::text), 30) FROM generate_series(1, 60000) AS n")
+	execute(t, maintenance, "CREATE TABLE public.ballast AS SELECT repeat(md5(n::text), 30) FROM generate_series(1, 30000) AS n")
 	t.Cleanup(func() { _, _ = maintenance.Exec(context.Background(), "DROP TABLE public.ballast") })
 	if _, placement := s.placed(t, "b", provision.PlaceLeastBytes); placement.Server != "main" {
 		t.Errorf("%+v", placement)
@@ -157,7 +157,7 @@ func TestThoseThatChooseAtOnceDoNotChooseAlike(t *testing.T) {
 // Wherever a run was ended, the same request finishes it on the server that it had chosen, whatever would be chosen now.
 func TestWhatHasBegunOnAChosenServerIsFinishedThere(t *testing.T) {
 	s := newTwoServers(t)
-	for i, name := range []string{"see to the shared database", "create role, schema and tables", "register the tenant", "open the database"} {
+	for i, name := range []string{"see to the shared database", "create role, schema and tables", "open the database"} {
 		request := provision.TenantRequest{ID: registry.TenantID(fmt.Sprintf("a%d", i)), Template: smallTemplate(t), Place: provision.PlaceLeastTenants, Exclude: []string{"main"}}
 		s.kill(t, name, request)
 		request.Exclude = nil

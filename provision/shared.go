@@ -9,6 +9,9 @@ import (
 // of the same name, which the first tenant that comes there gets: docex_owner's, with what Init gives the registry's but
 // without a registry.
 
+// sharedPatience is for how long a run waits for another one that makes the database.
+const sharedPatience = "1min"
+
 // openShared connects to the database that tenants share on the tenant's server.
 func (c *creation) openShared(ctx context.Context) (*side, error) {
 	there, _ := c.at(c.tenant.Route.Server)
@@ -30,7 +33,15 @@ func (c *creation) provideShared(ctx context.Context) error {
 	if err != nil || ready {
 		return err
 	}
-	if err := c.lock(ctx, "pg_advisory_xact_lock", sharedLockClass, c.tenant.Route.Server); err != nil {
+	turn, err := c.openSide(ctx, c.work, c.database)
+	if err != nil {
+		return err
+	}
+	defer turn.close(ctx)
+	if err := turn.exec(ctx, "SET lock_timeout = '"+sharedPatience+"'"); err != nil {
+		return err
+	}
+	if err := turn.lock(ctx, sharedLockClass, c.tenant.Route.Server); err != nil {
 		return err
 	}
 	if ready, err = c.sharedIsReady(ctx); err != nil || ready {
