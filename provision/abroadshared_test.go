@@ -195,4 +195,8 @@ func TestSeveralAtOnceMakeOneSharedDatabase(t *testing.T) {
 	if _, err := s.CreateTenant(t.Context(), shared(t, "later")); err != nil { // a superuser
 		t.Error(err)
 	}
+	execute(t, there, "REVOKE CONNECT ON DATABASE "+s.conn.Config().Database+" FROM maker")
+	if _, err := s.reaching(s.key, dsn.String()).CreateTenant(t.Context(), shared(t, "again")); err != nil { // it lets itself in
+		t.Error(err)
+	}
 }

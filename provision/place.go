@@ -133,18 +133,17 @@ func (p *Provisioner) survey(ctx context.Context, c *creation, r TenantRequest) 
 	candidates := make([]Candidate, len(names))
 	var all sync.WaitGroup
 	for i, name := range names {
-		all.Go(func() {
-			candidates[i] = p.ask(ctx, c, r.Place, name)
-			if slices.Contains(r.Exclude, name) {
-				candidates[i].Barred, candidates[i].Silent = "is excluded", false
-			}
-		})
+		if slices.Contains(r.Exclude, name) {
+			candidates[i] = Candidate{Server: name, Barred: "is excluded"}
+			continue
+		}
+		all.Go(func() { candidates[i] = p.ask(ctx, c, r.Place, name) })
 	}
 	all.Wait()
 	return candidates, ctx.Err()
 }
 
-// ask looks at one server, excluded ones too: something of the tenant may be there.
+// ask looks at one server, unless it is known not to do.
 func (p *Provisioner) ask(ctx context.Context, c *creation, policy Policy, name string) Candidate {
 	found := Candidate{Server: name}
 	there, abroad := p.at(name)
@@ -330,12 +329,18 @@ func least(policy Policy, candidates []Candidate) (*Placement, error) {
 	return chosen, nil
 }
 
+// compare is below 0 for the better one.
 func (c *Candidate) compare(policy Policy, other *Candidate) int {
-	begun := map[bool]int{true: 0, false: 1}
-	if order := cmp.Compare(begun[c.begun], begun[other.begun]); order != 0 || policy != PlaceLeastBytes {
-		return cmp.Or(order, cmp.Compare(c.Tenants, other.Tenants))
+	switch {
+	case c.begun != other.begun && c.begun:
+		return -1
+	case c.begun != other.begun:
+		return 1
+	case policy == PlaceLeastBytes:
+		return cmp.Compare(*c.Bytes, *other.Bytes)
+	default:
+		return cmp.Compare(c.Tenants, other.Tenants)
 	}
-	return cmp.Compare(*c.Bytes, *other.Bytes)
 }
 
 // settleAs makes the chosen server the tenant's.

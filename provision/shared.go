@@ -52,16 +52,16 @@ func (c *creation) provideShared(ctx context.Context) error {
 
 // sharedIsReady looks at the database, and lets the session's role in where docex_owner can.
 func (c *creation) sharedIsReady(ctx context.Context) (ready bool, err error) {
-	var exists, open, enter, grant bool
+	var open, enter bool
 	err = c.side.conn.QueryRow(ctx, `
-SELECT count(*) > 0, coalesce(bool_and(datconnlimit <> 0 AND NOT has_database_privilege('public', oid, 'CONNECT')
-                                       AND has_database_privilege($2, oid, 'CONNECT WITH GRANT OPTION') AND has_database_privilege($2, oid, 'CREATE')), false),
-       coalesce(bool_and(has_database_privilege(oid, 'CONNECT')), false), coalesce(bool_and(has_database_privilege($2, oid, 'CONNECT WITH GRANT OPTION')), false)
-  FROM pg_database WHERE datname = $1`, c.tenant.Route.Database, OwnerRole).Scan(&exists, &open, &enter, &grant)
-	if err != nil || !exists || !open {
+SELECT coalesce(bool_and(datconnlimit <> 0 AND NOT has_database_privilege('public', oid, 'CONNECT')
+                         AND has_database_privilege($2, oid, 'CONNECT WITH GRANT OPTION') AND has_database_privilege($2, oid, 'CREATE')), false),
+       coalesce(bool_and(has_database_privilege(oid, 'CONNECT')), false)
+  FROM pg_database WHERE datname = $1`, c.tenant.Route.Database, OwnerRole).Scan(&open, &enter)
+	if err != nil || !open { // or there is none
 		return false, err
 	}
-	if !enter && grant {
+	if !enter {
 		err := c.side.transact(ctx, func(w *work) error {
 			return w.as(ctx, OwnerRole, func(ctx context.Context) error { return c.on(w).enterShared(ctx) })
 		})
