@@ -127,6 +127,13 @@ func TestAServerThatDoesNotAnswerIsNotChosenAndSaid(t *testing.T) {
 	if got := s.status(t, "c"); got != "" {
 		t.Errorf("it is %s", got)
 	}
+	var placed provision.Placement
+	_, err := s.provisioner(t, "").CreateTenant(t.Context(), provision.TenantRequest{ // by one who is no superuser
+		ID: "c", Template: smallTemplate(t), Place: provision.PlaceLeastBytes, Placed: func(p provision.Placement) { placed = p },
+	})
+	if err != nil || placed.Server != "main" || *placed.Servers[0].Bytes < 1<<20 {
+		t.Errorf("%+v, %v", placed, err)
+	}
 }
 
 func TestThoseThatChooseAtOnceDoNotChooseAlike(t *testing.T) {
