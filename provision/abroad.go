@@ -8,9 +8,9 @@ import (
 	"github.com/docex-proxy/docex-proxy/registry"
 )
 
-// A tenant on another server than the registry's cannot be created, nor rotated, in one transaction. What it gets there is
-// complete, marked and closed when the registry's transaction enters it, with the status "provisioning"; it is opened
-// after the commit, and its status is "active" last. So a tenant that is being provisioned lacks nothing but its opening,
+// A tenant on another server than the registry's cannot be created, nor rotated, in one transaction. What it gets there, a
+// database or a schema of the one that tenants share (shared.go), is complete, marked and closed when the registry's
+// transaction enters it, with the status "provisioning"; it is opened after the commit, and its status is "active" last. So a tenant that is being provisioned lacks nothing but its opening,
 // which can be repeated: creating it again does that. What bears a mark and is in no registry can be dropped, as ever.
 
 // errUnopened is what refuseExisting answers for a tenant that a run which was ended has registered and not opened.
@@ -27,20 +27,29 @@ func (p *Provisioner) at(server string) (there *Provisioner, abroad bool) {
 	return &other, true
 }
 
-// foreignSteps are databaseSteps for a tenant on another server.
+// foreignSteps are steps for a tenant on another server.
 func (c *creation) foreignSteps() []step {
-	return []step{
+	steps := []step{
 		{"wait for the tenant's lock", c.enterForTenant},
 		{"look for what exists", func(ctx context.Context) error { return c.as(ctx, OwnerRole, c.refuseRegistered) }},
+		{"look for Citus", c.lookForCitus},
 		{"reach the other server", c.reachServer},
-		{"look for what exists there", c.refuseExistingAbroad},
-		{"clear away what a run that was killed has left", c.clearLeftoversAbroad},
-		{"create the marked role", c.createMarkedRole},
-		{"create the database", c.createDatabase},
-		{"mark the database", c.markDatabase},
-		{"fill the database", c.fillDatabase},
-		{"register the tenant", func(ctx context.Context) error { return c.as(ctx, OwnerRole, c.register) }},
 	}
+	if c.tenant.Route.Isolation == registry.IsolationDatabase {
+		steps = append(steps,
+			step{"look for what exists there", c.refuseExistingAbroad},
+			step{"clear away what a run that was killed has left", c.clearLeftoversAbroad},
+			step{"create the marked role", c.createMarkedRole},
+			step{"create the database", c.createDatabase},
+			step{"mark the database", c.markDatabase},
+			step{"fill the database", c.fillDatabase})
+	} else {
+		steps = append(steps,
+			step{"see to the shared database", c.provideShared},
+			step{"clear away what a run that was killed has left", c.clearLeftoversAbroad},
+			step{"create role, schema and tables", c.createClosed})
+	}
+	return append(steps, step{"register the tenant", func(ctx context.Context) error { return c.as(ctx, OwnerRole, c.register) }})
 }
 
 // reachServer connects to the tenant's server, where there is docex_owner then.
@@ -131,6 +140,11 @@ func (c *creation) refuseExistingAbroad(ctx context.Context) error {
 }
 
 func (c *creation) clearLeftoversAbroad(ctx context.Context) error {
+	if c.tenant.Route.Isolation != registry.IsolationDatabase {
+		if err := c.clearShared(ctx); err != nil {
+			return err
+		}
+	}
 	return c.side.clearAway(ctx, c.tenant.ID, c.left)
 }
 
@@ -206,13 +220,12 @@ func (p *Provisioner) clearAbroad(ctx context.Context, c *creation) error {
 	if err != nil || registered {
 		return err
 	}
-	s, err := p.openServer(ctx, c.tenant.Route.Server, c.work)
-	if err != nil {
+	if c.side, err = p.openServer(ctx, c.tenant.Route.Server, c.work); err != nil {
 		return err
 	}
-	defer s.close(ctx)
-	if err := s.lock(ctx, sideLockClass, string(c.tenant.ID)); err != nil {
+	defer c.closeSide(ctx)
+	if err := c.side.lock(ctx, sideLockClass, string(c.tenant.ID)); err != nil {
 		return err
 	}
-	return s.clearAway(ctx, c.tenant.ID, leftovers{})
+	return c.clearLeftoversAbroad(ctx)
 }

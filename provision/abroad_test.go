@@ -123,7 +123,7 @@ func TestOnAnotherServerEverythingIsThereOrNothing(t *testing.T) {
 	}
 	before, there := s.snapshot(t), s.remains(t)
 	boom := errors.New("boom")
-	for _, name := range provision.ForeignStepNames() {
+	for _, name := range provision.ForeignStepNames(registry.IsolationDatabase) {
 		t.Run(name, func(t *testing.T) {
 			p := s.Provisioner
 			p.AfterStep(func(done string) error {
@@ -146,12 +146,12 @@ func TestOnAnotherServerEverythingIsThereOrNothing(t *testing.T) {
 
 func TestTheNextRunFinishesOnAnotherServerWhatAKilledOneHasBegun(t *testing.T) {
 	s := newTwoServers(t)
-	names := append(provision.ForeignStepNames(), "open the database")
+	names := append(provision.ForeignStepNames(registry.IsolationDatabase), "open the database")
 	for i, name := range names {
 		t.Run(name, func(t *testing.T) {
 			id := registry.TenantID(fmt.Sprintf("a%d", i))
 			role := "tenant_" + string(id)
-			s.kill(t, name, id)
+			s.kill(t, name, inEurope(id))
 			if name == "open the database" {
 				if got := s.status(t, id); got != registry.StatusProvisioning {
 					t.Errorf("the status is %q", got)
@@ -175,7 +175,7 @@ func TestTheNextRunFinishesOnAnotherServerWhatAKilledOneHasBegun(t *testing.T) {
 }
 
 // kill ends a creation after a step as the end of the process would.
-func (s *twoServers) kill(t *testing.T, step string, id registry.TenantID) {
+func (s *twoServers) kill(t *testing.T, step string, r provision.TenantRequest) {
 	t.Helper()
 	var run sync.WaitGroup
 	completed := false
@@ -187,7 +187,7 @@ func (s *twoServers) kill(t *testing.T, step string, id registry.TenantID) {
 			}
 			return nil
 		})
-		_, _ = p.CreateTenant(t.Context(), inEurope(id))
+		_, _ = p.CreateTenant(t.Context(), r)
 		completed = true
 	})
 	run.Wait()
@@ -262,7 +262,7 @@ func TestWhatStandsOnAnotherServerIsNotTakenOver(t *testing.T) {
 			t.Errorf("%s is registered", id)
 		}
 	}
-	for _, level := range []registry.Isolation{registry.IsolationRole, registry.IsolationSlot, registry.IsolationTrusted} {
+	for _, level := range []registry.Isolation{registry.IsolationSlot, registry.IsolationTrusted} {
 		request := inEurope("other")
 		request.Isolation = level
 		_, err := s.CreateTenant(t.Context(), request)

@@ -146,6 +146,9 @@ func (c *creation) openDatabase(ctx context.Context) error {
 	if err := w.exec(ctx, "ALTER ROLE "+role+" LOGIN;\nCOMMENT ON ROLE "+role+" IS NULL"); err != nil {
 		return err
 	}
+	if c.tenant.Route.Isolation != registry.IsolationDatabase {
+		return nil
+	}
 	return w.as(ctx, OwnerRole, func(ctx context.Context) error {
 		return w.exec(ctx, "COMMENT ON DATABASE "+quote(c.tenant.Route.Database)+" IS NULL")
 	})

@@ -68,6 +68,7 @@ const (
 	duplicateObject     = "42710"
 	duplicateSchema     = "42P06"
 	duplicateDatabase   = "42P04"
+	undefinedDatabase   = "3D000"
 	dependentObjects    = "2BP01"
 	lockNotAvailable    = "55P03"
 	deadlockDetected    = "40P01"

@@ -24,12 +24,12 @@ func (c *creation) refuseExisting(ctx context.Context) error {
 
 // refuseRegistered is about the registry.
 func (c *creation) refuseRegistered(ctx context.Context) error {
-	var owner, status, server, database, role string
+	var owner, status, isolation, server, database, role string
 	err := c.tx.QueryRow(ctx, `
-SELECT tenant_id, coalesce(status, ''), coalesce(server, ''), coalesce(database_name, ''), coalesce(role_name, '')
+SELECT tenant_id, coalesce(status, ''), coalesce(isolation, ''), coalesce(server, ''), coalesce(database_name, ''), coalesce(role_name, '')
   FROM docex_system.tenant_registry LEFT JOIN docex_system.tenant_route USING (tenant_id)
  WHERE tenant_id = $1 OR schema_name = $2 ORDER BY tenant_id <> $1, tenant_id LIMIT 1`, string(c.tenant.ID), c.tenant.SchemaName).
-		Scan(&owner, &status, &server, &database, &role)
+		Scan(&owner, &status, &isolation, &server, &database, &role)
 	switch route := c.tenant.Route; {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil
@@ -40,7 +40,7 @@ SELECT tenant_id, coalesce(status, ''), coalesce(server, ''), coalesce(database_
 	case registry.Status(status) != registry.StatusProvisioning:
 		return c.existsError()
 	case route.Status == registry.StatusProvisioning && route.Server == server:
-		route.Database, route.Role = database, role
+		route.Isolation, route.Database, route.Role = registry.Isolation(isolation), database, role
 		return errUnopened
 	default:
 		return fmt.Errorf("tenant '%s' %w, and is being provisioned on server %q: create it there again to finish", c.tenant.ID, ErrExists, server)

@@ -16,9 +16,9 @@ func StepNames(level registry.Isolation) []string {
 }
 
 // ForeignStepNames lists the steps before the commit that registers a tenant of another server.
-func ForeignStepNames() []string {
+func ForeignStepNames(level registry.Isolation) []string {
 	var names []string
-	for _, s := range (&creation{tenant: &registry.Tenant{Route: &registry.Route{}}}).foreignSteps() {
+	for _, s := range (&creation{tenant: &registry.Tenant{Route: &registry.Route{Isolation: level}}}).foreignSteps() {
 		names = append(names, s.name)
 	}
 	return names

@@ -36,7 +36,7 @@ SELECT format(' ENCODING %L LC_COLLATE %L LC_CTYPE %L', pg_encoding_to_char(enco
 		defer c.closeSide(ctx)
 		steps := []func(context.Context) error{c.reachServer, c.refuseExistingAbroad, c.clearLeftoversAbroad, c.createMarkedRole, c.createDatabase, c.markDatabase, c.fillDatabase}
 		if route.Isolation != registry.IsolationDatabase {
-			steps = []func(context.Context) error{c.reachServer, m.provideShared(c), m.createClosed(c)}
+			steps = []func(context.Context) error{c.reachServer, c.provideShared, c.clearShared, c.createClosed}
 		}
 		for _, run := range steps {
 			if err := run(ctx); err != nil {

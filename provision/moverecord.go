@@ -116,6 +116,11 @@ func (m *move) start(ctx context.Context) error {
 			return invalid("say with --server-dsn %s=DSN how server %q is reached", name, name)
 		}
 	}
+	for _, name := range []string{from, m.request.To} {
+		if m.isCitus(name) {
+			return invalid("server %q is marked as Citus, whose distributed tables logical replication does not carry: only Citus moves a tenant, between its nodes", name)
+		}
+	}
 	switch level := m.tenant.Route.Isolation; level {
 	case registry.IsolationDatabase, registry.IsolationRole:
 	default:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -26,10 +27,15 @@ const (
 const (
 	gateLock        int64 = 0x646f63657801
 	accessListsLock int64 = 0x646f63657802
+	placementLock   int64 = 0x646f63657803
 	// The two-part keys have a space of their own in Postgres; the second part is the name's hash. Two names that
 	// share one wait for each other, which costs time and nothing else.
 	tenantLockClass int32 = 0x646f6301
 	sideLockClass   int32 = 0x646f6302
+	// A tenant whose server is chosen has one by its id, and shares one by the server's name until it is registered.
+	sharedLockClass  int32 = 0x646f6305 // by a server's name: held by who makes the database there that tenants share
+	placingLockClass int32 = 0x646f6303
+	placedLockClass  int32 = 0x646f6304
 )
 
 // Options are what a Provisioner works with. DSN and, except for logins, Key are required.
@@ -45,6 +51,10 @@ type Options struct {
 	// Servers are the DSNs of other servers that hold tenants, by the proxy's names for them, as a superuser or as a role
 	// with CREATEROLE and CREATEDB. Which database of the server is named does not matter.
 	Servers map[string]string
+
+	// Citus are the names of those servers, "main" among them, that are coordinators of Citus clusters, where tenants' schemas
+	// are distributed (citus.go). It takes superusers.
+	Citus []string
 
 	// Idle is how many connections to DSN's database are kept for the next request, until Close. A server process that has
 	// worked on one tenant has the catalogs at hand for the next: with one for each request, creating tenants takes half
@@ -62,17 +72,19 @@ type Provisioner struct {
 	idle    chan *pgx.Conn // nobody's transaction is on one
 	dsn     string
 	servers map[string]string
+	citus   []string
 	key     secret.Key
 	logger  *slog.Logger
 	now     func() time.Time
 	dryRun  func(statement string)
+	silent  *sync.Map // of servers that did not answer, by name, their silence
 
 	afterStep func(name string) error // nil but in tests
 }
 
 // New returns a Provisioner. It does not connect.
 func New(o Options) *Provisioner {
-	p := &Provisioner{dsn: o.DSN, servers: o.Servers, key: o.Key, logger: o.Logger, now: o.Now, dryRun: o.DryRun}
+	p := &Provisioner{dsn: o.DSN, servers: o.Servers, citus: o.Citus, key: o.Key, logger: o.Logger, now: o.Now, dryRun: o.DryRun, silent: new(sync.Map)}
 	if o.DryRun == nil {
 		p.idle = make(chan *pgx.Conn, max(0, o.Idle))
 	}

@@ -28,6 +28,10 @@ type TenantRequest struct {
 	IfNotExists    bool               // answer with the tenant that is there instead of ErrExists
 	SchemaTemplate string             // "": "tenant_{tenant_id}"; must be the one that DocEX is configured with
 	Template       Template           // of the schema's tables; the zero value: DocEX's
+
+	Place   Policy          // how the server is chosen; "": Server names it
+	Exclude []string        // servers where Place puts nothing
+	Placed  func(Placement) // is told which server has been chosen; nil: nobody is
 }
 
 // CreateTenant creates a tenant as DocEX would, and what DocEX does not have: a login role that is confined to the
@@ -43,6 +47,15 @@ func (p *Provisioner) CreateTenant(ctx context.Context, r TenantRequest) (*regis
 	c, err := newCreation(p, r)
 	if err != nil {
 		return nil, err
+	}
+	if r.Place != PlaceNamed {
+		defer c.unplace(ctx)
+		if err := c.place(ctx, r); err != nil {
+			return nil, err
+		}
+		if c.placement != nil && r.Placed != nil {
+			r.Placed(*c.placement)
+		}
 	}
 	err = c.run(ctx)
 	if errors.Is(err, errUnopened) && p.dryRun == nil {
@@ -77,6 +90,9 @@ type creation struct {
 	like     string // encoding and locale of its database, for CREATE DATABASE; "": the server's
 	closed   bool   // the role may not log in yet, at whatever level
 
+	placement *Placement // nil where the request names the server
+	placing   *side      // holds the locks of place; nil where there are none
+
 	left   leftovers // what refuseExisting has found of a run that was killed
 	side   *side     // nil until clearLeftovers needs one
 	marked bool      // something has been committed that bears the tenant's mark
@@ -92,18 +108,13 @@ func newCreation(p *Provisioner, r TenantRequest) (*creation, error) {
 	}
 	withDefault(&r.DisplayName, string(r.ID))
 	withDefault(&r.CreatedBy, defaultCreatedBy)
+	if err := r.CheckPlace(); err != nil {
+		return nil, err
+	}
 	withDefault(&r.Server, defaultServer)
 	withDefault(&r.Isolation, registry.IsolationRole)
 	if err := checkIsolation(r); err != nil {
 		return nil, err
-	}
-	status := registry.StatusActive
-	if _, abroad := p.at(r.Server); abroad {
-		if r.Isolation != registry.IsolationDatabase {
-			return nil, invalid("a tenant on another server than the registry's has a database of its own: that takes isolation %s, not %s",
-				registry.IsolationDatabase, r.Isolation)
-		}
-		status = registry.StatusProvisioning
 	}
 	if r.Isolation == registry.IsolationDatabase {
 		withDefault(&r.Database, schema)
@@ -115,7 +126,7 @@ func newCreation(p *Provisioner, r TenantRequest) (*creation, error) {
 	}
 	now, role := p.timestamp(), RoleName(r.ID, schema)
 	r.Template = r.Template.orDefault()
-	return &creation{
+	c := &creation{
 		Provisioner: p,
 		template:    r.Template,
 		verifier:    derivedVerifier(p.key, role, firstGeneration),
@@ -130,9 +141,7 @@ func newCreation(p *Provisioner, r TenantRequest) (*creation, error) {
 			CreatedBy:         r.CreatedBy,
 			LastUpdatedAt:     now,
 			Route: &registry.Route{
-				Status:           status,
 				Isolation:        r.Isolation,
-				Server:           r.Server,
 				Database:         r.Database, // "": the registry's
 				Role:             role,
 				SecretGeneration: firstGeneration,
@@ -141,7 +150,47 @@ func newCreation(p *Provisioner, r TenantRequest) (*creation, error) {
 				UpdatedAt:        now,
 			},
 		},
-	}, nil
+	}
+	if r.Place != PlaceNamed {
+		return c, nil // place settles it
+	}
+	return c, c.settle(r.Server)
+}
+
+// settle says on which server the tenant is to be.
+func (c *creation) settle(server string) error {
+	c.tenant.Route.Server, c.tenant.Route.Status = server, registry.StatusActive
+	if _, abroad := c.at(server); abroad {
+		c.tenant.Route.Status = registry.StatusProvisioning
+	}
+	return c.checkLevel(server)
+}
+
+// checkLevel refuses a level that a server cannot have.
+func (c *creation) checkLevel(server string) error {
+	level := c.tenant.Route.Isolation
+	if _, abroad := c.at(server); abroad && level != registry.IsolationRole && level != registry.IsolationDatabase {
+		return invalid("a tenant at isolation %s is on the registry's server: on another one it takes isolation %s or %s",
+			level, registry.IsolationRole, registry.IsolationDatabase)
+	}
+	if c.isCitus(server) && level != registry.IsolationRole {
+		return invalid("server %q is marked as Citus: a tenant there is a schema that is distributed, which takes isolation %s, not %s",
+			server, registry.IsolationRole, level)
+	}
+	return nil
+}
+
+// CheckPlace refuses what is contradictory or unknown about the server, with an *InvalidRequestError.
+func (r TenantRequest) CheckPlace() error {
+	switch {
+	case r.Place != PlaceNamed && r.Place != PlaceLeastTenants && r.Place != PlaceLeastBytes:
+		return invalid("a server is chosen by %s or %s, not %q", PlaceLeastTenants, PlaceLeastBytes, r.Place)
+	case r.Place != PlaceNamed && r.Server != "":
+		return invalid("server %q is named, and one is to be chosen by %s: only one of the two", r.Server, r.Place)
+	case r.Place == PlaceNamed && len(r.Exclude) > 0:
+		return invalid("servers are excluded only where one is chosen, by %s or %s", PlaceLeastTenants, PlaceLeastBytes)
+	}
+	return nil
 }
 
 func checkIsolation(r TenantRequest) error {
@@ -168,10 +217,14 @@ func (c *creation) run(ctx context.Context) error {
 		withDefault(&c.tenant.Route.Database, w.database)
 		return c.steps()
 	})
-	if err == nil && c.tenant.Route.Status == registry.StatusProvisioning {
-		err = c.open(ctx)
+	if err != nil {
+		return err
 	}
-	return err
+	c.unplace(ctx) // it is in the registry, where others count it
+	if c.tenant.Route.Status == registry.StatusProvisioning {
+		return c.open(ctx)
+	}
+	return nil
 }
 
 func (c *creation) steps() []step {
@@ -184,12 +237,14 @@ func (c *creation) steps() []step {
 	return []step{
 		{"wait for the tenant's lock", c.enterForTenant},
 		{"look for what exists", func(ctx context.Context) error { return c.as(ctx, OwnerRole, c.refuseExisting) }},
+		{"look for Citus", c.lookForCitus},
 		{"clear away what a run that was killed has left", c.clearLeftovers},
 		{"create the role", c.createTenantRole},
 		{"create the schema", func(ctx context.Context) error { return c.as(ctx, OwnerRole, c.createSchema) }},
 		{"create the tables", c.createTables},
 		{"register the tenant", func(ctx context.Context) error { return c.as(ctx, OwnerRole, c.register) }},
 		{"grant the shared rights", c.grantSharedRights},
+		{"distribute the schema", c.distribute},
 		{"check the result", c.verify},
 	}
 }
@@ -224,7 +279,7 @@ func (c *creation) checkServer(ctx context.Context) error {
 
 func (c *creation) createTenantRole(ctx context.Context) error {
 	role := c.tenant.Route.Role
-	login := c.tenant.Route.Isolation != registry.IsolationDatabase && !c.closed // which openDatabase opens
+	login := c.tenant.Route.Isolation != registry.IsolationDatabase && !c.closed // openDatabase lets them log in
 	err := c.createRole(ctx, role, login, c.verifier)
 	// Roles belong to the cluster, the locks to this database: another database may have been faster.
 	if hasCode(err, duplicateObject, uniqueViolation) {
@@ -272,7 +327,8 @@ func (c *creation) register(ctx context.Context) error {
 		Isolation registry.Isolation `json:"isolation"`
 		Server    string             `json:"server"`
 		Database  string             `json:"database,omitempty"` // where it is not the registry's
-	}{c.tenant.SchemaName, c.tenant.Route.Role, c.tenant.Route.Isolation, c.tenant.Route.Server, ""}
+		Placement *Placement         `json:"placement,omitempty"`
+	}{c.tenant.SchemaName, c.tenant.Route.Role, c.tenant.Route.Isolation, c.tenant.Route.Server, "", c.placement}
 	if c.tenant.Route.Isolation == registry.IsolationDatabase {
 		detail.Database = c.tenant.Route.Database
 	}

@@ -19,6 +19,8 @@ import (
 // applyFlags are the flags of the verb tenant apply, and of tenant create --from.
 type applyFlags struct {
 	file, actor, schemaSQL string
+	place                  string
+	exclude                []string
 	parallel               int
 	dryRun                 bool
 	createOnly             bool
@@ -53,6 +55,7 @@ fails is skipped, with exit code 5; run it again to go on.
 	flags.StringVarP(&f.file, "file", "f", "", "the `FILE` of tenants, in YAML or one ID a line; - is standard input")
 	flags.IntVar(&f.parallel, "parallel", defaultParallel, "`N` tenants at a time")
 	flags.StringVar(&f.schemaSQL, "schema-sql", "", "make new tenants' tables with the files in `DIR` instead of DocEX's")
+	addPlace(flags, &f.place, &f.exclude)
 	flags.StringVar(&f.actor, "by", "cli_user", "`NAME` of who does it, for the registry")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print what is to be done and change nothing")
 	return command
@@ -78,6 +81,9 @@ func (p plannedTenant) writeLine(w io.Writer) {
 func (c *cli) tenantApply(ctx context.Context, f applyFlags) error {
 	if f.parallel < 1 {
 		return usagef("--parallel is 1 at least")
+	}
+	if err := (provision.TenantRequest{Place: provision.Policy(f.place), Exclude: f.exclude}).CheckPlace(); err != nil {
+		return err
 	}
 	wanted, err := c.readTenants(f.file)
 	if err != nil {
@@ -125,11 +131,25 @@ func (c *cli) plan(ctx context.Context, wanted []wantedTenant, f applyFlags) ([]
 	for i, w := range wanted {
 		plan[i] = w.compare(known[w.ID], f.actor)
 		plan[i].create.SchemaTemplate, plan[i].create.Template = template, tables
+		if plan[i].Action == "create" && f.place != "" && w.Server == "" {
+			c.place(plan[i], f)
+		}
 		if f.createOnly && plan[i].Action == "change" { // it is there, which is all that was asked
 			plan[i].Action, plan[i].Changes, plan[i].steps = "nothing", []string{}, nil
 		}
 	}
 	return plan, nil
+}
+
+// place has the server of a new tenant chosen, and said when it is.
+func (c *cli) place(p *plannedTenant, f applyFlags) {
+	p.create.Place, p.create.Exclude = provision.Policy(f.place), f.exclude
+	p.Changes = append(p.Changes, "server by "+f.place)
+	said := len(p.Changes) - 1
+	p.create.Placed = func(placed provision.Placement) {
+		c.warnOfSilent(placed)
+		p.Changes[said] = fmt.Sprintf("server %s (%s)", placed.Server, placed.Reason)
+	}
 }
 
 // compare says what makes a tenant, nil for none, what is wanted.

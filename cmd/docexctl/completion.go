@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/docex-proxy/docex-proxy/provision"
 	"github.com/docex-proxy/docex-proxy/registry"
 )
 
@@ -86,6 +87,7 @@ func (c *cli) offerNames(command *cobra.Command) {
 	for flag, offer := range map[string]completer{
 		"canary": c.complete(tenantIDs), "tenant": c.complete(tenantIDs),
 		"isolation": fixed("role", "slot", "database", "trusted"), "pool-mode": fixed("transaction", "session"),
+		"place":  fixed(string(provision.PlaceLeastTenants), string(provision.PlaceLeastBytes)),
 		"output": fixed(formatTable, formatJSON, formatYAML),
 	} {
 		if command.LocalFlags().Lookup(flag) != nil {

@@ -15,6 +15,9 @@ import (
 // libpqVariables are those of libpq's environment variables that say where a database is.
 var libpqVariables = [...]string{"PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE"}
 
+// mainServer is the name of the server that holds the registry.
+const mainServer = "main"
+
 // database finds the DSN of the database; "" stands for libpq's variables. Without any of them it is an error: a
 // tenant in whatever database a local socket leads to would be a surprise.
 func (c *cli) database() (dsn string, err error) {
@@ -97,7 +100,12 @@ func (c *cli) provisionerFor(key secret.Key, dryRun bool, parallel int) (*provis
 	if err != nil {
 		return nil, err
 	}
-	options := provision.Options{DSN: dsn, Servers: servers, Key: key, Idle: parallel}
+	for _, name := range c.serverCitus {
+		if _, known := servers[name]; !known && name != mainServer {
+			return nil, usagef("--server-citus names server %q: say with --server-dsn how it is reached", name)
+		}
+	}
+	options := provision.Options{DSN: dsn, Servers: servers, Citus: c.serverCitus, Key: key, Idle: parallel}
 	if dryRun {
 		options.DryRun = func(statement string) { fmt.Fprintln(c.out, statement) }
 	}

@@ -59,7 +59,7 @@ func (c *cli) filesInit(ctx context.Context, i sqlite.Installation, f initFlags)
 }
 
 func (c *cli) filesCreate(ctx context.Context, i sqlite.Installation, f tenantFlags, args []string) error {
-	if f.isolation != "" && f.isolation != "database" || f.server != "" || f.database != "" || f.login != "" || f.schemaSQL != "" || f.from != "" || f.dryRun ||
+	if f.isolation != "" && f.isolation != "database" || f.server != "" || f.place != "" || len(f.exclude) > 0 || f.database != "" || f.login != "" || f.schemaSQL != "" || f.from != "" || f.dryRun ||
 		f.strategy != "" && f.strategy != "database" {
 		return usagef("a tenant on SQLite has a file of its own and DocEX's tables: only --display-name, --created-by and --if-not-exists say more of it")
 	}

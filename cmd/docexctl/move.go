@@ -15,6 +15,7 @@ import (
 // moveFlags are the flags of the verb tenant move.
 type moveFlags struct {
 	to, actor, verify string
+	citusNode         string
 	hold, keep        time.Duration
 	abort, finish     bool
 }
@@ -22,7 +23,7 @@ type moveFlags struct {
 func (c *cli) tenantMoveCommand() *cobra.Command {
 	var f moveFlags
 	command := &cobra.Command{
-		Use:   "move ID --to SERVER|--abort|--finish",
+		Use:   "move ID --to SERVER|--abort|--finish|--citus-node HOST:PORT",
 		Short: "Move a tenant to another server while it is served",
 		Long: `move copies a tenant to another server by logical replication, holds its new transactions while the last changes arrive,
 compares both sides and changes the route. Clients wait for a moment and see no error. Where it is ended, the same command
@@ -30,7 +31,10 @@ goes on; --abort takes back what has not reached its end. What is on the old ser
 the tenant back copies it anew, and --finish drops what is left.
 
 It needs superusers on both servers (--dsn, --server-dsn NAME=DSN), wal_level = logical on the old one, a way from the new
-server to the old one by the address in the old one's DSN, and pg_dump and pg_restore in PATH.`,
+server to the old one by the address in the old one's DSN, and pg_dump and pg_restore in PATH.
+
+On a server that is marked as Citus (--server-citus NAME) --citus-node has Citus move the tenant's schema to another of its
+nodes; the tenant stays on the server.`,
 		Args: arguments(cobra.ExactArgs(1)),
 		RunE: func(command *cobra.Command, args []string) error {
 			return c.tenantMove(command.Context(), f, registry.TenantID(args[0])) // not parsed: the registry decides, as for tenant show
@@ -40,6 +44,7 @@ server to the old one by the address in the old one's DSN, and pg_dump and pg_re
 	flags.StringVar(&f.to, "to", "", "the proxy's `NAME` of the server to move to; main is the registry's own")
 	flags.BoolVar(&f.abort, "abort", false, "take the move back; the tenant is served where it was")
 	flags.BoolVar(&f.finish, "finish", false, "drop what a move has left on the old server")
+	flags.StringVar(&f.citusNode, "citus-node", "", "have Citus move the tenant to its node `HOST:PORT`")
 	flags.DurationVar(&f.hold, "hold", 10*time.Second, "while the tenant is held, wait for its transactions, and for the last changes, for `DURATION` each")
 	flags.DurationVar(&f.keep, "keep", 24*time.Hour, "the old server's copy shall be kept for `DURATION`")
 	flags.StringVar(&f.verify, "verify", string(provision.CompareSnapshot), "compare rows while the tenant is held: `HOW` is snapshot (at one moment before, and small tables while it is held), full, counts or none")
@@ -49,14 +54,14 @@ server to the old one by the address in the old one's DSN, and pg_dump and pg_re
 
 func (c *cli) tenantMove(ctx context.Context, f moveFlags, id registry.TenantID) error {
 	chosen := 0
-	for _, given := range []bool{f.to != "", f.abort, f.finish} {
+	for _, given := range []bool{f.to != "", f.abort, f.finish, f.citusNode != ""} {
 		if given {
 			chosen++
 		}
 	}
 	switch {
 	case chosen != 1:
-		return usagef("say one of --to SERVER, --abort and --finish")
+		return usagef("say one of --to SERVER, --abort, --finish and --citus-node HOST:PORT")
 	case f.hold <= 0 || f.keep <= 0:
 		return usagef("--hold and --keep take a time of more than nothing")
 	}
@@ -67,6 +72,9 @@ func (c *cli) tenantMove(ctx context.Context, f moveFlags, id registry.TenantID)
 	provisioner, err := c.provisioner(key, false)
 	if err != nil {
 		return err
+	}
+	if f.citusNode != "" {
+		return c.citusMove(ctx, provisioner, provision.CitusMoveRequest{ID: id, Node: f.citusNode, Actor: f.actor})
 	}
 	show, done := c.showMove(id)
 	request := provision.MoveRequest{
@@ -86,6 +94,22 @@ func (c *cli) tenantMove(ctx context.Context, f moveFlags, id registry.TenantID)
 	}
 	view := viewMove(id, result)
 	return c.print(view, func(w io.Writer) { view.writeLines(w, fmt.Sprintf("Tenant '%s' %s", id, word)) })
+}
+
+// citusMove moves a tenant between nodes of Citus.
+func (c *cli) citusMove(ctx context.Context, provisioner *provision.Provisioner, r provision.CitusMoveRequest) error {
+	server, err := provisioner.MoveWithinCitus(ctx, r)
+	if err != nil {
+		return err
+	}
+	view := struct {
+		TenantID string `json:"tenant_id"`
+		Server   string `json:"server"`
+		Node     string `json:"citus_node"`
+	}{string(r.ID), server, r.Node}
+	return c.print(view, func(w io.Writer) {
+		fmt.Fprintf(w, "Tenant '%s' is on node %s of server %s\n", r.ID, r.Node, server)
+	})
 }
 
 // showMove says on a terminal what is being done, in one line that changes.

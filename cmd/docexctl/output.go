@@ -11,6 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/docex-proxy/docex-proxy/provision"
 	"github.com/docex-proxy/docex-proxy/registry"
 )
 
@@ -225,12 +226,16 @@ func (v loginView) writePassword(w io.Writer) {
 // createdTenant is what tenant create prints.
 type createdTenant struct {
 	tenantView
-	Login *loginView `json:"login,omitempty"`
+	Placement *provision.Placement `json:"placement,omitempty"` // where the server was chosen
+	Login     *loginView           `json:"login,omitempty"`
 }
 
 func (c *cli) printCreated(v createdTenant) error {
 	return c.print(v, func(w io.Writer) {
 		v.writeLines(w, fmt.Sprintf("Tenant '%s' provisioned", v.TenantID))
+		if v.Placement != nil {
+			fmt.Fprintf(w, "  Placement:\t%s\n", v.Placement.Reason)
+		}
 		if v.Login != nil {
 			fmt.Fprintf(w, "  Login:\t%s\n", v.Login.Login)
 			v.Login.writePassword(w)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/spf13/cobra"
 )
@@ -17,7 +18,10 @@ type cli struct {
 	docexConfig string
 	keyFile     string
 	serverDSNs  []string
+	serverCitus []string
 	output      string
+
+	silent sync.Map // names of servers that did not answer, and of which a warning has been given
 }
 
 // run executes one command line and returns the exit code.
@@ -54,6 +58,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 in conflict with wha
 	flags.StringVar(&c.docexConfig, "docex-config", "", "DocEX's config.yaml, read for its database and schema template (`FILE`)")
 	flags.StringVar(&c.keyFile, "key-file", "", "master key `FILE` (default $DOCEX_MASTER_KEY_FILE, else docex/master.key below $XDG_CONFIG_HOME or ~/.config)")
 	flags.StringArrayVar(&c.serverDSNs, "server-dsn", nil, "how another server that holds tenants is reached, by the proxy's name for it: `NAME=DSN` (may be repeated)")
+	flags.StringArrayVar(&c.serverCitus, "server-citus", nil, "the server of this `NAME`, main or one of --server-dsn, is the coordinator of a Citus cluster: tenants' schemas are distributed (may be repeated)")
 	flags.StringVarP(&c.output, "output", "o", "table", "output `FORMAT`: table, json or yaml")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(c.initCommand(), c.tenantCommand(), c.loginCommand(), c.migrateCommand(), c.migrateTenantsCommand("migrate-v2-to-v3"), c.routeCommand(), c.doctorCommand(), versionCommand(), manCommand())

@@ -38,8 +38,8 @@ func TestMain(m *testing.M) {
 //	derived ROLE KEYFILE [DATABASE [GENERATION]]
 //	                                   the role can log in with the password derived from the key
 //
-// and the variables DSN, HOST, PORT and DATABASE of a database of its own; a script that is called move has EU, the DSN of
-// another server.
+// and the variables DSN, HOST, PORT and DATABASE of a database of its own; scripts that are called move and place have EU, the
+// DSN of another server.
 func TestScripts(t *testing.T) {
 	scripts, err := filepath.Glob("testdata/script/*.txtar")
 	if err != nil || len(scripts) == 0 {
@@ -50,7 +50,7 @@ func TestScripts(t *testing.T) {
 		name := strings.TrimSuffix(filepath.Base(script), ".txtar")
 		t.Run(name, func(t *testing.T) {
 			eu := ""
-			if name == "move" {
+			if name == "move" || name == "place" {
 				eu = pgtest.SecondCluster(t).DSN("postgres")
 				t.Cleanup(func() { dropEverything(t, eu) })
 			}

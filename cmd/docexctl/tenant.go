@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/docex-proxy/docex-proxy/provision"
 	"github.com/docex-proxy/docex-proxy/provision/sqlite"
@@ -24,7 +25,8 @@ func (c *cli) tenantCommand() *cobra.Command {
 // tenantFlags are the flags of the verb tenant create.
 type tenantFlags struct {
 	id, displayName, createdBy, isolation, strategy, server, database, login string
-	schemaSQL, from                                                          string
+	schemaSQL, from, place                                                   string
+	exclude                                                                  []string
 	parallel                                                                 int
 	ifNotExists, dryRun                                                      bool
 }
@@ -40,7 +42,7 @@ func (c *cli) tenantCreateCommand() *cobra.Command {
   slot      as role, and the proxy may use connections that tenants share: each logs in as a slot, which has no right,
             and is lent the tenant's role for one SET ROLE; the wall is Postgres's, from version 15
   database  as role, in a database of its own, so that catalogs are apart too; with --server NAME and --server-dsn NAME=DSN
-            on another server than the registry's
+            on another server than the registry's, or with --place POLICY on the one that has the least
   trusted   as role, and the proxy may use connections that tenants share and SET ROLE on them; this does not stop
             a client that sends RESET ROLE or SET ROLE itself from becoming any other trusted tenant`,
 		Args: arguments(cobra.MaximumNArgs(1)),
@@ -54,6 +56,7 @@ func (c *cli) tenantCreateCommand() *cobra.Command {
 	flags.StringVar(&f.strategy, "isolation-strategy", "", "as DocEX spells it: schema, or database")
 	flags.StringVar(&f.database, "database", "", "`NAME` of the tenant's database, at isolation database (default: the schema's name)")
 	flags.StringVar(&f.server, "server", "", "the proxy's `NAME` of the server (default main); without a --server-dsn for it, the registry's own")
+	addPlace(flags, &f.place, &f.exclude)
 	flags.StringVar(&f.login, "login", "", "create a login of this `NAME` for the tenant as well and print its password")
 	flags.StringVar(&f.schemaSQL, "schema-sql", "", "make its tables with the files in `DIR`, like 0001_tables.sql, instead of DocEX's")
 	flags.StringVar(&f.from, "from", "", "create those in `FILE` that are not there yet, in YAML as for tenant apply, or one ID a line; - is standard input")
@@ -71,7 +74,7 @@ func (c *cli) tenantCreate(ctx context.Context, f tenantFlags, args []string) er
 		if len(args) > 0 || f.id != "" || f.displayName != "" || f.isolation != "" || f.strategy != "" || f.server != "" || f.database != "" || f.login != "" {
 			return usagef("--from FILE says it all: name no tenant, and nothing of one, beside it")
 		}
-		return c.tenantApply(ctx, applyFlags{file: f.from, actor: f.createdBy, schemaSQL: f.schemaSQL, parallel: f.parallel, dryRun: f.dryRun, createOnly: true})
+		return c.tenantApply(ctx, applyFlags{file: f.from, actor: f.createdBy, schemaSQL: f.schemaSQL, parallel: f.parallel, dryRun: f.dryRun, createOnly: true, place: f.place, exclude: f.exclude})
 	}
 	request, err := f.request(args)
 	if err != nil {
@@ -91,6 +94,11 @@ func (c *cli) tenantCreate(ctx context.Context, f tenantFlags, args []string) er
 	if err != nil {
 		return err
 	}
+	var created createdTenant
+	request.Placed = func(placed provision.Placement) {
+		created.Placement = &placed
+		c.warnOfSilent(placed)
+	}
 	tenant, err := provisioner.CreateTenant(ctx, request)
 	if err != nil {
 		return c.explainKey(err)
@@ -98,7 +106,7 @@ func (c *cli) tenantCreate(ctx context.Context, f tenantFlags, args []string) er
 	if f.dryRun {
 		return c.nothingChanged()
 	}
-	created := createdTenant{tenantView: viewTenant(tenant)}
+	created.tenantView = viewTenant(tenant)
 	if f.login == "" {
 		return c.printCreated(created)
 	}
@@ -141,7 +149,27 @@ func (f tenantFlags) request(args []string) (provision.TenantRequest, error) {
 		Server:      f.server,
 		Database:    f.database,
 		IfNotExists: f.ifNotExists,
+		Place:       provision.Policy(f.place),
+		Exclude:     f.exclude,
 	}, nil
+}
+
+// addPlace adds the flags by which new tenants are given a server.
+func addPlace(flags *pflag.FlagSet, place *string, exclude *[]string) {
+	flags.StringVar(place, "place", "", "choose the server where none is named, main or one of --server-dsn, by `POLICY`: least-tenants or least-bytes")
+	flags.StringArrayVar(exclude, "exclude", nil, "with --place, put nothing on the server of this `NAME` (may be repeated)")
+}
+
+// warnOfSilent names servers that could have been chosen if they had answered.
+func (c *cli) warnOfSilent(placed provision.Placement) {
+	for _, s := range placed.Servers {
+		if !s.Silent {
+			continue
+		}
+		if _, said := c.silent.LoadOrStore(s.Server, true); !said {
+			c.warn(fmt.Sprintf("server %q was not considered: %s", s.Server, s.Barred))
+		}
+	}
 }
 
 // level reads --isolation and --isolation-strategy, either of which may use the other's words.
