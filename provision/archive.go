@@ -69,7 +69,7 @@ func (p *Provisioner) ArchiveTenant(ctx context.Context, r ArchiveRequest) (resu
 			err = errors.Join(err, os.Remove(r.File)) // half an archive is none
 		}
 	}()
-	if err := a.dump(ctx); err != nil {
+	if err := a.dumpReading(ctx); err != nil {
 		return result, err
 	}
 	if err := a.tryOut(ctx); err != nil {
@@ -167,6 +167,32 @@ SELECT EXISTS (SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relatio
 		case <-time.After(quietPause):
 		}
 	}
+}
+
+// dumpReading dumps, and lends the tenant's role what pg_dump reads and light hardening keeps from PUBLIC: comments and
+// settings of databases and roles. What a run that is killed leaves of it, the next one takes.
+func (a *archive) dumpReading(ctx context.Context) (err error) {
+	s, err := a.openStarted(ctx, a.config.Database, "")
+	if err != nil {
+		return err
+	}
+	defer s.close(ctx)
+	var hardened bool
+	if err := s.transact(ctx, func(w *work) error { hardened, err = w.hardened(ctx); return err }); err != nil {
+		return err
+	}
+	if hardened {
+		rights, role := "SELECT ON pg_catalog.pg_shdescription, pg_catalog.pg_db_role_setting", quote(a.config.User)
+		if err := s.exec(ctx, "GRANT "+rights+" TO "+role); err != nil {
+			return fmt.Errorf("pg_dump reads what light hardening keeps from tenants, and only a superuser can lend it: %w", err)
+		}
+		defer func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearPatience)
+			defer cancel()
+			err = errors.Join(err, s.exec(ctx, "REVOKE "+rights+" FROM "+role))
+		}()
+	}
+	return a.dump(ctx)
 }
 
 func (a *archive) dump(ctx context.Context) error {

@@ -50,6 +50,20 @@ func TestAnArchiveHasEveryRowAndRestores(t *testing.T) {
 	}
 }
 
+func TestATenantOfAHardenedDatabaseIsArchivedAndKeepsNoRight(t *testing.T) {
+	needPrograms(t)
+	s := newHardenedSite(t)
+	s.create(t, "acme")
+	before := s.snapshot(t)
+	if result, err := s.ArchiveTenant(t.Context(), provision.ArchiveRequest{ID: "acme", File: filepath.Join(t.TempDir(), "f")}); err != nil || result.Tables != 11 {
+		t.Fatalf("%+v: %v", result, err)
+	}
+	equal(t, before, s.snapshot(t))
+	for _, catalog := range []string{"pg_shdescription", "pg_db_role_setting"} {
+		refused(t, s.as(t, "tenant_acme"), "42501", "SELECT FROM "+catalog)
+	}
+}
+
 func TestTheCodeOfATenantHasNoPowerWhileItsArchiveIsTried(t *testing.T) {
 	needPrograms(t)
 	s := newInitialisedSite(t)
