@@ -51,8 +51,17 @@ func OpenStore(ctx context.Context, dsn string) (*Store, error) {
 
 func prepareConnection(config *pgx.ConnConfig) {
 	config.RuntimeParams["application_name"] = applicationName
-	if config.ConnectTimeout == 0 || config.ConnectTimeout > connectTimeout {
-		config.ConnectTimeout = connectTimeout
+	type host struct {
+		name string
+		port uint16
+	}
+	hosts := map[host]bool{{config.Host, config.Port}: true}
+	for _, f := range config.Fallbacks { // the same host with and without TLS, too
+		hosts[host{f.Host, f.Port}] = true
+	}
+	// Each host is given as long: one that does not answer leaves the next its time.
+	if limit := connectTimeout / time.Duration(len(hosts)); config.ConnectTimeout == 0 || config.ConnectTimeout > limit {
+		config.ConnectTimeout = limit
 	}
 }
 

@@ -155,8 +155,9 @@ func buildProxy(config *configs.Config, p prepared, g *graph) *proxy.Server {
 		TenantConnections:  config.Limits.TenantServerConnections,
 		AllowTrusted:       config.Auth.AllowTrusted,
 		PoolRole:           poolRole,
+		Replicas:           p.replicas,
 	})
-	g.console = &console{graph: g, routes: routes, known: p.servers}
+	g.console = &console{graph: g, routes: routes, known: p.servers, replicas: p.replicas}
 	return proxy.New(proxy.Options{
 		Router:                routes,
 		Console:               g.console.build(),

@@ -246,6 +246,9 @@ func (b *Board) giveBack(role string, busy bool) {
 	}
 }
 
+// Reconnect has the switcher connect anew before its next order: its server may be another one now.
+func (b *Board) Reconnect() { b.switcher.reconnect() }
+
 // Close ends the switcher's connection. No Switch may be under way.
 func (b *Board) Close() { b.switcher.close() }
 

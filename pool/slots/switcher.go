@@ -33,6 +33,7 @@ type switcher struct {
 	queue   []*order
 	running bool // a goroutine serves the queue, and owns conn
 	closing bool // no connection is opened any more
+	stale   bool // the connection is to be replaced
 
 	conn *pgconn.PgConn // nil: not connected. Of the goroutine that serves, else of nobody
 }
@@ -146,6 +147,10 @@ func (s *switcher) run(ctx context.Context, sql string) ([][]string, error) {
 }
 
 func (s *switcher) attempt(ctx context.Context, sql string) ([][]string, error) {
+	if s.takeStale() && s.conn != nil {
+		_ = s.conn.Close(ctx) // nothing follows from a failed goodbye
+		s.conn = nil
+	}
 	if s.conn == nil {
 		if s.isClosing() {
 			return nil, errClosing
@@ -228,6 +233,20 @@ func (s *switcher) isClosing() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.closing
+}
+
+// reconnect has the connection replaced before the next order.
+func (s *switcher) reconnect() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stale = true
+}
+
+func (s *switcher) takeStale() (stale bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stale, s.stale = s.stale, false
+	return stale
 }
 
 // close waits for what is under way and ends the connection.
