@@ -65,6 +65,9 @@ func prepareConnection(config *pgx.ConnConfig) {
 	}
 }
 
+// Reconnect has the next reads open connections, those that are idle are closed: the server may be another one by now.
+func (s *Store) Reconnect() { s.pool.Reset() }
+
 // Close closes the connections of a Store from OpenStore, after the reads that are under way.
 func (s *Store) Close() { s.pool.Close() }
 
