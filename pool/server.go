@@ -309,10 +309,14 @@ func (s *server) connect(p *targetPool, epoch int) {
 	}
 	c := newConn(dialed, p, epoch, s.options)
 	c.seat = seat
-	s.connected(c, took)
+	if s.connected(c, took) {
+		s.logger.Info("a server is on another host now", "server", s.name, "host", c.host.String())
+		s.boards.moved()
+	}
 }
 
-func (s *server) connected(c *Conn, took time.Duration) {
+// connected books a new connection, and reports whether the server has moved to another host with it.
+func (s *server) connected(c *Conn, took time.Duration) (moved bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.learn(took)
@@ -320,27 +324,26 @@ func (s *server) connected(c *Conn, took time.Duration) {
 	p := c.pool
 	p.connecting--
 	p.adopt(s.life, c)
-	s.arrived(c)
+	moved = s.arrived(c)
 	if s.unfit(c, now) {
 		s.retire(c, nil)
-		return
+		return moved
 	}
 	s.settle(p)
 	s.place(c, now)
+	return moved
 }
 
 // arrived notes where a new connection leads. Where only one host at a time can be the right one, those to another are of
 // no use any more, even if that one has only fallen silent: what is wanted was there no longer, or nobody would have looked
 // elsewhere.
-func (s *server) arrived(c *Conn) {
-	moved := s.home != c.host && s.home != Host{}
+func (s *server) arrived(c *Conn) (moved bool) {
+	moved = s.dialer.wants.single() && s.home != c.host && s.home != Host{}
 	s.home = c.host
-	if !moved || !s.dialer.wants.single() {
-		return
+	if moved {
+		s.expel(s.strays)
 	}
-	s.logger.Info("a server is on another host now", "server", s.name, "host", c.host)
-	s.expel(s.strays)
-	s.boards.moved()
+	return moved
 }
 
 // strays reports whether a connection leads to a host that another has taken the place of.

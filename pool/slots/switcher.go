@@ -148,8 +148,7 @@ func (s *switcher) run(ctx context.Context, sql string) ([][]string, error) {
 
 func (s *switcher) attempt(ctx context.Context, sql string) ([][]string, error) {
 	if s.takeStale() && s.conn != nil {
-		_ = s.conn.Close(ctx) // nothing follows from a failed goodbye
-		s.conn = nil
+		s.hangUp(ctx)
 	}
 	if s.conn == nil {
 		if s.isClosing() {
@@ -258,7 +257,12 @@ func (s *switcher) close() {
 	if s.conn == nil {
 		return
 	}
-	ctx, stop := context.WithTimeout(context.Background(), time.Second)
+	s.hangUp(context.Background())
+}
+
+// hangUp ends the connection.
+func (s *switcher) hangUp(ctx context.Context) {
+	ctx, stop := context.WithTimeout(ctx, time.Second)
 	defer stop()
 	_ = s.conn.Close(ctx) // it says goodbye; there is nothing to do if it cannot
 	s.conn = nil
