@@ -28,8 +28,8 @@ type dialer struct {
 	logger   *slog.Logger
 	failures complaint
 
-	last    atomic.Int32 // index of the host that the last connection was opened to
-	settled atomic.Int64 // Unix time in nanoseconds until which prefer-standby does without
+	last    atomic.Int32              // index of the host that the last connection was opened to
+	without atomic.Pointer[time.Time] // when no standby was to be had, where one is preferred; nil: never
 }
 
 func newDialer(name string, s Server, o Options) (*dialer, error) {
@@ -99,7 +99,7 @@ func (d *dialer) connect(ctx context.Context, t Target) (*pgconn.HijackedConn, e
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	wants := d.wants
-	if time.Now().UnixNano() < d.settled.Load() {
+	if at := d.without.Load(); at != nil && time.Since(*at) < preferAgain {
 		wants = anyHost
 	}
 	var problems []error
@@ -124,7 +124,8 @@ func (d *dialer) connect(ctx context.Context, t Target) (*pgconn.HijackedConn, e
 	for n, i := range second {
 		conn, err := d.attempt(ctx, len(second)-n, i, anyHost, t)
 		if err == nil {
-			d.settled.Store(time.Now().Add(preferAgain).UnixNano())
+			now := time.Now()
+			d.without.Store(&now)
 			return conn, nil
 		}
 		problems = append(problems, err)
