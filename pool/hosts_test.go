@@ -195,6 +195,17 @@ func TestConnectionsFollowTheirServerToAnotherHost(t *testing.T) {
 		t.Error("the connection to the second host was not kept")
 	}
 	again.Release()
+
+	b.hosts("read-write", at(second.port)...)
+	set = b.set()
+	idle, leased = acquire(t, set, target, 0), acquire(t, set, target, 0)
+	idle.Release()
+	leased.Report(false, true) // its configuration has been changed
+	leased.Release()
+	eventually(t, "what leads to a read-only server is closed", func() bool {
+		s := stat(set, target)
+		return s.Idle+s.Active+s.Connecting == 0
+	})
 }
 
 // relay passes connections on to a port of this machine.
