@@ -45,17 +45,22 @@ type Registry struct {
 
 // Server is one Postgres server that holds tenants.
 type Server struct {
-	Host           string `mapstructure:"host"`
-	Port           int    `mapstructure:"port"`
-	SSLMode        string `mapstructure:"sslmode"` // libpq's words
-	SSLRootCert    string `mapstructure:"sslrootcert"`
-	SSLCert        string `mapstructure:"sslcert"` // with SSLKey, or "": the proxy shows no certificate
-	SSLKey         string `mapstructure:"sslkey"`
-	MaxConnections int    `mapstructure:"max_connections"`
+	Host               string `mapstructure:"host"` // one, or several with commas, of which one takes another's place
+	Port               Ports  `mapstructure:"port"`
+	TargetSessionAttrs string `mapstructure:"target_session_attrs"` // libpq's words; "": as many hosts as there are decide
+	Replica            string `mapstructure:"replica"`              // the server that replicates this one, "": none
+	SSLMode            string `mapstructure:"sslmode"`              // libpq's words
+	SSLRootCert        string `mapstructure:"sslrootcert"`
+	SSLCert            string `mapstructure:"sslcert"` // with SSLKey, or "": the proxy shows no certificate
+	SSLKey             string `mapstructure:"sslkey"`
+	MaxConnections     int    `mapstructure:"max_connections"`
 }
 
+// Ports is the port of all hosts of a server, or one for each with commas.
+type Ports string
+
 // DefaultServer is what a server's entry leaves out.
-func DefaultServer() Server { return Server{Port: 5432, SSLMode: "prefer", MaxConnections: 20} }
+func DefaultServer() Server { return Server{Port: "5432", SSLMode: "prefer", MaxConnections: 20} }
 
 // Identity switches the places where a client may name its tenant, besides docex.tenant_id and search_path.
 type Identity struct {

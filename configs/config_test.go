@@ -96,11 +96,26 @@ func TestWithoutAFileTheDefaultsHold(t *testing.T) {
 func TestAServerTakesWhatItLeavesOutFromTheDefaults(t *testing.T) {
 	got := load(t, "registry: {dsn: "+dsn+"}\nservers:\n  main: {host: db1}\n  eu-west: {host: db2, port: 5433, sslcert: a.crt, sslkey: a.key, max_connections: 7}\n")
 	want := map[string]configs.Server{
-		"main":    {Host: "db1", Port: 5432, SSLMode: "prefer", MaxConnections: 20},
-		"eu-west": {Host: "db2", Port: 5433, SSLMode: "prefer", SSLCert: "a.crt", SSLKey: "a.key", MaxConnections: 7},
+		"main":    {Host: "db1", Port: "5432", SSLMode: "prefer", MaxConnections: 20},
+		"eu-west": {Host: "db2", Port: "5433", SSLMode: "prefer", SSLCert: "a.crt", SSLKey: "a.key", MaxConnections: 7},
 	}
 	if !reflect.DeepEqual(got.Servers, want) {
 		t.Errorf("got %+v", got.Servers)
+	}
+}
+
+func TestAServerMayHaveSeveralHosts(t *testing.T) {
+	t.Setenv("DOCEX_PROXY_SERVERS_EU_HOST", "db3,db4")
+	t.Setenv("DOCEX_PROXY_SERVERS_EU_PORT", "5433,5434")
+	got := load(t, "registry: {dsn: "+dsn+"}\nservers:\n  main:\n    host: db1, db2\n    port: 5432,6432\n  one: {host: \"db5,db6\", port: 7432}\n")
+	for name, want := range map[string][]configs.Host{
+		"main": {{"db1", 5432}, {"db2", 6432}},
+		"eu":   {{"db3", 5433}, {"db4", 5434}},
+		"one":  {{"db5", 7432}, {"db6", 7432}},
+	} {
+		if hosts, err := got.Servers[name].Hosts(); err != nil || !reflect.DeepEqual(hosts, want) {
+			t.Errorf("%s: %v, %v", name, hosts, err)
+		}
 	}
 }
 
@@ -127,9 +142,9 @@ func TestTheEnvironmentWinsOverTheFile(t *testing.T) {
 	want.Timeouts.QueueWait = 90 * time.Second
 	want.Limits.Clients = 5
 	want.Servers = map[string]configs.Server{
-		"main":    {Host: "db1", Port: 5432, SSLMode: "prefer", MaxConnections: 20},
-		"eu-west": {Host: "db2", Port: 5432, SSLMode: "prefer", MaxConnections: 9},
-		"us":      {Host: "db3", Port: 5432, SSLMode: "prefer", MaxConnections: 20},
+		"main":    {Host: "db1", Port: "5432", SSLMode: "prefer", MaxConnections: 20},
+		"eu-west": {Host: "db2", Port: "5432", SSLMode: "prefer", MaxConnections: 9},
+		"us":      {Host: "db3", Port: "5432", SSLMode: "prefer", MaxConnections: 20},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

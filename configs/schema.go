@@ -15,6 +15,8 @@ func words() map[string][]string {
 		"log.level":         {"debug", "info", "warn", "error"},
 		"log.format":        {"text", "json"},
 		"servers.*.sslmode": sslModes[:],
+
+		"servers.*.target_session_attrs": sessionAttrs[:],
 	}
 }
 
@@ -46,6 +48,8 @@ func property(path string, standard reflect.Value) map[string]any {
 		return map[string]any{"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$|^0$`, "default": value.String()}
 	case Secret:
 		return map[string]any{"type": "string"}
+	case Ports:
+		return map[string]any{"type": []string{"integer", "string"}, "pattern": `^[0-9]+(,[0-9]+)*$`, "default": 5432}
 	case string:
 		p := map[string]any{"type": "string", "default": value}
 		if allowed := words()[path]; allowed != nil {

@@ -15,6 +15,9 @@ import (
 // sslModes are libpq's, less allow, which tries without TLS first.
 var sslModes = [...]string{"disable", "prefer", "require", "verify-ca", "verify-full"}
 
+// sessionAttrs are libpq's, and "" for what the number of hosts says.
+var sessionAttrs = [...]string{"", "any", "read-write", "read-only", "primary", "standby", "prefer-standby"}
+
 // problems collects what is wrong, key by key.
 type problems struct{ errs []error }
 
@@ -63,6 +66,7 @@ func (c *Config) Validate() error {
 	for _, name := range slices.Sorted(maps.Keys(c.Servers)) {
 		c.Servers[name].validate(p, name)
 	}
+	c.validateReplicas(p)
 	c.validateClients(p)
 	c.Timeouts.validate(p)
 	c.Limits.validate(p)
@@ -82,7 +86,6 @@ func (r Registry) validate(p *problems) {
 		// The parser's own error may hold the password.
 		dsn, err := url.Parse(string(r.DSN))
 		p.check(err == nil && (dsn.Scheme == "postgres" || dsn.Scheme == "postgresql"), key, "is not a URL postgres://user@host:port/database")
-		p.check(err != nil || !strings.Contains(dsn.Host, ","), key, "names more than one host")
 	}
 	p.atLeast(1, r.CacheSize, "registry.cache_size")
 	p.positive(r.TTL, "registry.ttl")
@@ -93,8 +96,11 @@ func (r Registry) validate(p *problems) {
 func (s Server) validate(p *problems, name string) {
 	key := serversPrefix + name
 	p.check(serverName.MatchString(name), key, "the name of a server is lower-case letters, digits, _ and -")
+	hosts, err := s.Hosts()
 	p.check(s.Host != "", key+".host", "has to be set")
-	p.check(s.Port >= 1 && s.Port <= 65535, key+".port", "%d is no port", s.Port)
+	p.check(s.Host == "" || !slices.ContainsFunc(hosts, func(h Host) bool { return h.Name == "" }), key+".host", "%q holds an empty name", s.Host)
+	p.check(err == nil, key+".port", "%v", err)
+	p.check(slices.Contains(sessionAttrs[:], s.TargetSessionAttrs), key+".target_session_attrs", "%q is not one of %s", s.TargetSessionAttrs, strings.Join(sessionAttrs[1:], ", "))
 	p.oneOf(s.SSLMode, key+".sslmode", sslModes[:]...)
 	p.check(s.SSLCert != "" || s.SSLKey == "", key+".sslcert", "has to be set when %s.sslkey is", key)
 	p.check(s.SSLKey != "" || s.SSLCert == "", key+".sslkey", "has to be set when %s.sslcert is", key)

@@ -41,6 +41,9 @@ type Conn struct {
 	descriptor int
 
 	dialed *pgconn.HijackedConn
+	host   Host       // where it leads
+	wants  attributes // what the server was when the connection was opened
+	turned bool       // and is no more. Of the leaseholder
 
 	parameters map[string]string
 
@@ -71,6 +74,8 @@ func newConn(dialed *pgconn.HijackedConn, p *targetPool, epoch int, o *Options) 
 		parameters: dialed.ParameterStatuses,
 		net:        dialed.Conn,
 		dialed:     dialed,
+		host:       hostOf(dialed),
+		wants:      p.server.dialer.wants,
 		server:     p.server,
 		pool:       p,
 		epoch:      epoch,
@@ -78,10 +83,13 @@ func newConn(dialed *pgconn.HijackedConn, p *targetPool, epoch int, o *Options) 
 		expiry:     now.Add(time.Duration(float64(o.Lifetime) * jitter)),
 	}
 	c.place.value, c.inGroup.value = c, c
+	if c.wants.accept(dialed.ParameterStatuses) != nil {
+		c.wants = anyHost // it is a second choice, and stays one
+	}
 	if p.target.passes() {
 		c.seen = map[string]struct{}{p.target.Tenant: {}}
 	}
-	c.socket, _ = c.bare().(syscall.Conn)
+	c.socket, _ = bare(c.net).(syscall.Conn)
 	return c
 }
 
@@ -107,6 +115,14 @@ func (c *Conn) Target() Target { return c.pool.target }
 
 // PID is the process id of the server's backend.
 func (c *Conn) PID() uint32 { return c.dialed.PID }
+
+// Report says what the server is by now, a standby or not, and whether its transactions are read-only unless they say
+// otherwise, as ParameterStatus has told (section 55.2.7). Where the connection was opened to one of another kind, it is
+// closed when it is released, and so are idle ones to the same host: a standby that is promoted keeps its connections. It
+// is for the leaseholder.
+func (c *Conn) Report(inStandby, readOnly bool) {
+	c.turned = c.wants.suit(inStandby, readOnly) != nil
+}
 
 // Release ends the lease of a connection that is at ReadyForQuery "idle" and owes nothing: the target's first waiter
 // gets it, or that of a target that shares it, or it turns idle, or it is closed when it is too old, drained, or more
@@ -177,11 +193,11 @@ func (c *Conn) alive() bool {
 }
 
 // bare is the socket itself: closing a tls.Conn can take seconds, its socket closes at once.
-func (c *Conn) bare() net.Conn {
-	if encrypted, ok := c.net.(*tls.Conn); ok {
+func bare(conn net.Conn) net.Conn {
+	if encrypted, ok := conn.(*tls.Conn); ok {
 		return encrypted.NetConn()
 	}
-	return c.net
+	return conn
 }
 
 // close ends the connection politely and waits, within closePatience, until the server has closed its side: only
@@ -191,13 +207,18 @@ func (c *Conn) close() {
 		defer c.seat.Release()
 	}
 	c.restore()
-	defer c.bare().Close()
-	if c.net.SetDeadline(time.Now().Add(closePatience)) != nil {
+	hangUp(c.net)
+}
+
+// hangUp is close for a socket, or the TLS connection on it.
+func hangUp(conn net.Conn) {
+	defer bare(conn).Close()
+	if conn.SetDeadline(time.Now().Add(closePatience)) != nil {
 		return
 	}
 	terminate := [...]byte{'X', 0, 0, 0, 4}
-	if _, err := c.net.Write(terminate[:]); err != nil {
+	if _, err := conn.Write(terminate[:]); err != nil {
 		return
 	}
-	_, _ = io.CopyN(io.Discard, c.net, closeDrain)
+	_, _ = io.CopyN(io.Discard, conn, closeDrain)
 }

@@ -23,6 +23,8 @@
 //     connection that it shares, and another idle one only for about the time of a reconnect, in which its own tenant
 //     is likely to come back (a timer is set).
 //
+// A server may be several hosts, of which one takes another's place: see hosts.go and server.arrived.
+//
 // Waiters of a target are served in order of arrival. Between targets: see fairness.go.
 //
 // Protocol: https://www.postgresql.org/docs/current/protocol-flow.html (start-up, termination, cancelling requests).

@@ -11,7 +11,7 @@ import (
 // A session leases a connection for one transaction. This example is compiled only: it needs a server.
 func ExampleSet() {
 	set, err := pool.New(pool.Options{
-		Servers: map[string]pool.Server{"main": {Host: "127.0.0.1", Port: 5432, SSLMode: "verify-full", MaxConnections: 50}},
+		Servers: map[string]pool.Server{"main": {Hosts: []pool.Host{{Name: "127.0.0.1", Port: 5432}}, SSLMode: "verify-full", MaxConnections: 50}},
 	})
 	if err != nil {
 		log.Fatal(err)

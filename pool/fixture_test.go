@@ -51,7 +51,7 @@ func newBench(tb testing.TB, slots int) *bench {
 	tb.Cleanup(func() { admin.Close(context.Background()) })
 	return &bench{tb: tb, database: strings.TrimPrefix(parsed.Path, "/"), admin: admin, options: pool.Options{
 		Servers: map[string]pool.Server{"main": {
-			Host: parsed.Hostname(), Port: uint16(port), SSLMode: "disable", MaxConnections: slots,
+			Hosts: []pool.Host{{Name: parsed.Hostname(), Port: uint16(port)}}, SSLMode: "disable", MaxConnections: slots,
 		}},
 		Password:       func(string, int) string { return "right" },
 		ConnectTimeout: patience,

@@ -239,7 +239,7 @@ func (b *bench) over(network string) {
 		return
 	}
 	server := b.options.Servers["main"]
-	server.Host = b.show("unix_socket_directories")
+	server.Hosts = []pool.Host{{Name: b.show("unix_socket_directories"), Port: server.Hosts[0].Port}}
 	b.options.Servers = map[string]pool.Server{"main": server}
 }
 

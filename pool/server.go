@@ -41,6 +41,7 @@ type server struct {
 	doubted time.Time       // connections that turned idle before it are checked before they are leased
 	wake    time.Time       // when dispatch wants to run again; zero = not
 	vacant  chan struct{}   // closed when the server is closed and no slot is taken
+	home    Host            // where the last connection was opened to
 	boards  boards
 }
 
@@ -165,6 +166,9 @@ func (s *server) release(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
+	if c.turned {
+		s.expel(func(other *Conn) bool { return other.host == c.host })
+	}
 	if s.unfit(c, now) {
 		s.retire(c, nil)
 		return
@@ -193,7 +197,8 @@ func (s *server) discard(c *Conn) {
 // unfit reports whether nobody shall lease the connection again.
 func (s *server) unfit(c *Conn, now time.Time) bool {
 	p := c.pool
-	return s.closed || c.epoch != p.epoch || now.After(c.expiry) || s.options.TenantsSeen > 0 && len(c.seen) >= s.options.TenantsSeen || p.limit > 0 && p.size > p.limit
+	return s.closed || c.epoch != p.epoch || now.After(c.expiry) || c.turned || s.strays(c) ||
+		s.options.TenantsSeen > 0 && len(c.seen) >= s.options.TenantsSeen || p.limit > 0 && p.size > p.limit
 }
 
 // place gives a connection that nobody leases to its target's first waiter, else to one of its group, else makes it
@@ -304,10 +309,14 @@ func (s *server) connect(p *targetPool, epoch int) {
 	}
 	c := newConn(dialed, p, epoch, s.options)
 	c.seat = seat
-	s.connected(c, took)
+	if s.connected(c, took) {
+		s.logger.Info("a server is on another host now", "server", s.name, "host", c.host.String())
+		s.boards.moved()
+	}
 }
 
-func (s *server) connected(c *Conn, took time.Duration) {
+// connected books a new connection, and reports whether the server has moved to another host with it.
+func (s *server) connected(c *Conn, took time.Duration) (moved bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.learn(took)
@@ -315,13 +324,30 @@ func (s *server) connected(c *Conn, took time.Duration) {
 	p := c.pool
 	p.connecting--
 	p.adopt(s.life, c)
+	moved = s.arrived(c)
 	if s.unfit(c, now) {
 		s.retire(c, nil)
-		return
+		return moved
 	}
 	s.settle(p)
 	s.place(c, now)
+	return moved
 }
+
+// arrived notes where a new connection leads. Where only one host at a time can be the right one, those to another are of
+// no use any more, even if that one has only fallen silent: what is wanted was there no longer, or nobody would have looked
+// elsewhere.
+func (s *server) arrived(c *Conn) (moved bool) {
+	moved = s.dialer.wants.single() && s.home != c.host && s.home != Host{}
+	s.home = c.host
+	if moved {
+		s.expel(s.strays)
+	}
+	return moved
+}
+
+// strays reports whether a connection leads to a host that another has taken the place of.
+func (s *server) strays(c *Conn) bool { return s.dialer.wants.single() && c.host != s.home }
 
 // failed gives the slot back. The error goes to the target's first waiter, unless the connections that are still
 // being opened are enough for all of them.

@@ -179,7 +179,7 @@ func TestAServerThatCannotBeReachedIsAConnectErrorWithinTheTimeout(t *testing.T)
 	servers := maps.Clone(b.options.Servers)
 	for name, l := range map[string]net.Listener{"mute": mute, "gone": gone} {
 		server := servers["main"]
-		server.Port = uint16(l.Addr().(*net.TCPAddr).Port)
+		server.Hosts = []pool.Host{{Name: "127.0.0.1", Port: uint16(l.Addr().(*net.TCPAddr).Port)}}
 		servers[name] = server
 	}
 	b.options.Servers = servers
@@ -224,8 +224,10 @@ func TestOptionsThatCannotWorkAreRefused(t *testing.T) {
 	b := newBench(t, 1)
 	fine := b.options.Servers["main"]
 	for name, spoil := range map[string]func(*pool.Server){
-		"no host": func(s *pool.Server) { s.Host = "" },
-		"no port": func(s *pool.Server) { s.Port = 0 },
+		"no host": func(s *pool.Server) { s.Hosts = nil },
+		"no port": func(s *pool.Server) { s.Hosts = []pool.Host{{Name: "db"}} },
+		"no name": func(s *pool.Server) { s.Hosts = []pool.Host{{Name: "db", Port: 1}, {Port: 1}} },
+		"no such": func(s *pool.Server) { s.SessionAttributes = "master" },
 		"no room": func(s *pool.Server) { s.MaxConnections = 0 },
 		"sslmode": func(s *pool.Server) { s.SSLMode = "allow" },
 		"CA file": func(s *pool.Server) { s.SSLMode, s.SSLRootCert = "verify-full", "/nowhere/root.crt" },

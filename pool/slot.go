@@ -41,7 +41,7 @@ func (s *server) slotOptions(database string) slots.Options {
 	return slots.Options{
 		Dial: func(ctx context.Context, role string) (*pgconn.HijackedConn, error) {
 			t := Target{Database: database, Role: role, Generation: systemGeneration}
-			return s.dialer.connect(ctx, s.dialer.config(t))
+			return s.dialer.connect(ctx, t)
 		},
 		Verifier: s.verifier,
 		Logger:   s.logger,
@@ -55,6 +55,15 @@ func (s *server) verifier(role string) string {
 		return ""
 	}
 	return scram.NewVerifier(password).String()
+}
+
+// moved has the switchers look for the server anew.
+func (b *boards) moved() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, board := range b.byName {
+		board.Reconnect()
+	}
 }
 
 // closeBoards ends the switchers' connections. No connection of a slot is left by then.

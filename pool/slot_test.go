@@ -389,7 +389,7 @@ func TestAServerThatSaysNothingDoesNotKeepSlotsFromBeingClosed(t *testing.T) {
 	defer silent.Close()
 	port := silent.Addr().(*net.TCPAddr).Port
 	set, err := pool.New(pool.Options{
-		Servers:        map[string]pool.Server{"main": {Host: "127.0.0.1", Port: uint16(port), SSLMode: "disable", MaxConnections: 100}},
+		Servers:        map[string]pool.Server{"main": {Hosts: []pool.Host{{Name: "127.0.0.1", Port: uint16(port)}}, SSLMode: "disable", MaxConnections: 100}},
 		ConnectTimeout: 300 * time.Millisecond,
 	})
 	if err != nil {

@@ -37,6 +37,16 @@ func (s *server) appendStats(stats []Stat) []Stat {
 	return stats
 }
 
+// Host is the one of a server's hosts that the last connection was opened to, before that the first.
+func (s *Set) Host(serverName string) Host {
+	server, ok := s.servers[serverName]
+	if !ok {
+		return Host{}
+	}
+	config := server.dialer.hosts[server.dialer.last.Load()]
+	return Host{config.Host, config.Port}
+}
+
 // known returns the server's targets.
 func (s *server) known() []Target {
 	s.mu.Lock()

@@ -32,16 +32,22 @@ type Target struct {
 // passes reports whether the target's connections pass to others.
 func (t Target) passes() bool { return t.Shared || t.Slot }
 
-// Server is one Postgres server.
+// Server is one Postgres server, on one host or on several of which one takes another's place.
 type Server struct {
-	Host        string // a name, an address, or the directory of a unix socket
-	Port        uint16
+	Hosts       []Host // at least one, in the order in which they are tried
 	SSLMode     string // disable, prefer, require, verify-ca or verify-full; "" is prefer
 	SSLRootCert string // a file of PEM certificates, "system", or ""
 
 	// ClientCertificate is asked for the certificate to show, in every TLS handshake whose server wants one; nil shows
 	// none. It may be called at the same time.
 	ClientCertificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
+
+	// SessionAttributes is libpq's target_session_attrs: any, read-write, read-only, primary, standby or prefer-standby;
+	// "" is primary where there are several hosts, and any where there is one.
+	SessionAttributes string
+
+	// ReadOnly has transactions be read-only unless they say otherwise, for a replica that need not be a standby.
+	ReadOnly bool
 
 	// MaxConnections bounds the server connections of all targets together, at least 1.
 	MaxConnections int
@@ -54,7 +60,7 @@ type Options struct {
 	// Password returns the password of a role; nil where the server asks for none.
 	Password func(role string, generation int) string
 
-	ConnectTimeout time.Duration // for name lookup, dial, TLS and authentication together; 5 s
+	ConnectTimeout time.Duration // for name lookup, dial, TLS and authentication together, of all hosts; 5 s
 	IdleTimeout    time.Duration // an idle connection is closed after it; 10 min
 	Lifetime       time.Duration // a connection is closed after it, give or take 10 %, when it is not leased; 1 h
 
@@ -107,12 +113,10 @@ func (o Options) withDefaults() Options {
 }
 
 func (s Server) validate() error {
-	switch {
-	case s.Host == "":
-		return fmt.Errorf("no host")
-	case s.Port == 0:
-		return fmt.Errorf("no port")
-	case s.MaxConnections < 1:
+	if err := s.validateHosts(); err != nil {
+		return err
+	}
+	if s.MaxConnections < 1 {
 		return fmt.Errorf("max connections is %d; it has to be at least 1", s.MaxConnections)
 	}
 	switch s.SSLMode {

@@ -92,7 +92,7 @@ func newBed(t *testing.T, connections int) *bed {
 	}
 	t.Cleanup(func() { admin.Close(context.Background()) })
 	b := &bed{t: t, admin: admin, servers: map[string]pool.Server{"main": {
-		Host: dsn.Hostname(), Port: uint16(port), SSLMode: "disable", MaxConnections: connections,
+		Hosts: []pool.Host{{Name: dsn.Hostname(), Port: uint16(port)}}, SSLMode: "disable", MaxConnections: connections,
 	}}, target: pool.Target{Server: "main", Database: strings.TrimPrefix(dsn.Path, "/"), Role: dsn.User.Username(), Tenant: "acme"}}
 	b.tenant = registry.Tenant{ID: "acme", Route: &registry.Route{Isolation: registry.IsolationDatabase}}
 	b.login = registry.Login{Name: "app"}

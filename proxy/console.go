@@ -118,6 +118,7 @@ type SessionInfo struct {
 	Began         time.Time
 	TLS           bool
 	OwnConnection bool     // it keeps its server connection
+	Replica       bool     // it is led to one
 	Pins          []string // reasons for which it has kept one so far
 }
 
@@ -129,7 +130,7 @@ func (s *Server) Sessions() []SessionInfo {
 		route := session.route.Load()
 		infos = append(infos, SessionInfo{
 			ID: session.id, Tenant: route.Tenant.ID, Login: route.User, Application: session.parameters.Map()["application_name"],
-			Remote: session.remote, Began: session.began, TLS: session.tls != nil, OwnConnection: route.OwnConnection,
+			Remote: session.remote, Began: session.began, TLS: session.tls != nil, OwnConnection: route.OwnConnection, Replica: route.Replica,
 			Pins: session.driver().pinned().Names(),
 		})
 	}

@@ -92,6 +92,8 @@ var refusals = map[error]verdict{
 	router.ErrBadOptions:      {code: "08P01", message: `startup parameter "options": %d`, hint: "Only -c name=value and --name=value are understood.", reason: metrics.ReasonSetting},
 	router.ErrSettingRefused:  {code: "42501", message: `startup parameter %d cannot be set through the proxy`, reason: metrics.ReasonSetting},
 	router.ErrPoolMode:        {code: "22023", message: `there is no pool mode %d, which startup parameter "docex.pool_mode" asks for`, hint: "It is transaction or session.", reason: metrics.ReasonSetting},
+	router.ErrRoute:           {code: "22023", message: `there is no route %d, which startup parameter "docex.route" asks for`, hint: "It is primary or replica.", reason: metrics.ReasonSetting},
+	router.ErrNoReplica:       {code: "0A000", message: `server %d of tenant %t has no replica`, hint: "Leave startup parameter docex.route out. The operator can name a replica: servers.NAME.replica.", reason: metrics.ReasonUnsupported},
 	router.ErrRegistryOffline: {code: "08006", message: `the tenant registry cannot be reached`, hint: "Try again in a moment.", reason: metrics.ReasonRegistry},
 }
 

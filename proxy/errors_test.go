@@ -19,7 +19,7 @@ func TestEveryReasonOfTheRouterHasItsSQLSTATE(t *testing.T) {
 		router.ErrNotPermitted: "28P01", router.ErrLoginExpired: "28P01", router.ErrNotAdopted: "55000", router.ErrSuspended: "55000",
 		router.ErrDeleted: "55000", router.ErrProvisioning: "55000", router.ErrMoving: "57P03", router.ErrUnsupported: "0A000",
 		router.ErrUnknownIsolate: "0A000", router.ErrNotAllowed: "0A000", router.ErrWrongDatabase: "3D000", router.ErrBadOptions: "08P01",
-		router.ErrSettingRefused: "42501", router.ErrPoolMode: "22023", router.ErrRegistryOffline: "08006",
+		router.ErrSettingRefused: "42501", router.ErrPoolMode: "22023", router.ErrRoute: "22023", router.ErrNoReplica: "0A000", router.ErrRegistryOffline: "08006",
 	} {
 		refusal := &router.Refusal{Err: reason, Tenant: "acme", Source: "the suffix of the user name", Detail: "detail"}
 		code, message, hint, metric := proxy.Judge(refusal, false)

@@ -9,8 +9,11 @@ import (
 
 // giveBack ends a lease that leaves the connection fit for others of its tenant.
 func giveBack(conn *pool.Conn) {
-	if state, ok := conn.State.(*serverState); ok && state.machine.Strayed() {
-		conn.Unsettle()
+	if state, ok := conn.State.(*serverState); ok {
+		if state.machine.Strayed() {
+			conn.Unsettle()
+		}
+		conn.Report(state.machine.Kind())
 	}
 	conn.Release()
 }

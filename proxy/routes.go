@@ -11,22 +11,28 @@ import (
 // The zero value is ready.
 type routes struct {
 	mu     sync.Mutex
-	latest map[registry.TenantID]*router.Route
+	latest map[routeKey]*router.Route
+}
+
+type routeKey struct {
+	tenant  registry.TenantID
+	replica bool
 }
 
 // share returns a route like the given one, without the settings, which each session's machine has.
 func (r *routes) share(route router.Route) *router.Route {
 	route.Settings = nil
+	key := routeKey{route.Tenant.ID, route.Replica}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if known := r.latest[route.Tenant.ID]; known != nil && alike(known, &route) {
+	if known := r.latest[key]; known != nil && alike(known, &route) {
 		return known
 	}
 	if r.latest == nil {
-		r.latest = make(map[registry.TenantID]*router.Route)
+		r.latest = make(map[routeKey]*router.Route)
 	}
 	kept := route // so that nothing is allocated where nothing is kept
-	r.latest[route.Tenant.ID] = &kept
+	r.latest[key] = &kept
 	return &kept
 }
 
@@ -34,7 +40,8 @@ func (r *routes) share(route router.Route) *router.Route {
 func (r *routes) forget(id registry.TenantID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.latest, id)
+	delete(r.latest, routeKey{tenant: id})
+	delete(r.latest, routeKey{tenant: id, replica: true})
 }
 
 // alike reports whether two routes without settings say the same.

@@ -51,10 +51,22 @@ func OpenStore(ctx context.Context, dsn string) (*Store, error) {
 
 func prepareConnection(config *pgx.ConnConfig) {
 	config.RuntimeParams["application_name"] = applicationName
-	if config.ConnectTimeout == 0 || config.ConnectTimeout > connectTimeout {
-		config.ConnectTimeout = connectTimeout
+	type host struct {
+		name string
+		port uint16
+	}
+	hosts := map[host]bool{{config.Host, config.Port}: true}
+	for _, f := range config.Fallbacks { // the same host with and without TLS, too
+		hosts[host{f.Host, f.Port}] = true
+	}
+	// Each host is given as long: one that does not answer leaves the next its time.
+	if limit := connectTimeout / time.Duration(len(hosts)); config.ConnectTimeout == 0 || config.ConnectTimeout > limit {
+		config.ConnectTimeout = limit
 	}
 }
+
+// Reconnect has the next reads open connections, those that are idle are closed: the server may be another one by now.
+func (s *Store) Reconnect() { s.pool.Reset() }
 
 // Close closes the connections of a Store from OpenStore, after the reads that are under way.
 func (s *Store) Close() { s.pool.Close() }

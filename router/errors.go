@@ -27,6 +27,8 @@ var (
 	ErrBadOptions      = errors.New("malformed options")
 	ErrSettingRefused  = errors.New("setting refused")
 	ErrPoolMode        = errors.New("no such pool mode")
+	ErrRoute           = errors.New("no such route")
+	ErrNoReplica       = errors.New("no replica")
 	ErrUserContext     = errors.New("no user context")
 	ErrUnknownIsolate  = errors.New("isolation level not served")
 	ErrNotAllowed      = errors.New("isolation level not allowed")

@@ -22,6 +22,7 @@ type identity struct {
 	login    string
 	settings []setting
 	mode     registry.PoolMode // "" where the client leaves it to the tenant
+	replica  bool              // it asks for one
 	known    *registry.Tenant  // already looked up, when the schema named the tenant
 }
 
@@ -31,6 +32,7 @@ const (
 	parameterTenantAlias = "docex.tenant"
 	parameterUser        = "docex.user_id"
 	parameterPoolMode    = "docex.pool_mode"
+	parameterRoute       = "docex.route"
 )
 
 // identify reads who the client is and which tenant it means: the only place that knows where a tenant is written.
@@ -71,6 +73,9 @@ func (r *Router) identify(ctx context.Context, start Startup) (identity, error) 
 		return who, err
 	}
 	if who.settings, who.mode, err = takePoolMode(who.settings); err != nil {
+		return who, err
+	}
+	if who.settings, who.replica, err = takeRoute(who.settings); err != nil {
 		return who, err
 	}
 	bySchema, err := r.bySchema(ctx, who.settings)

@@ -33,6 +33,8 @@ type Options struct {
 	TenantConnections int
 	// AllowTrusted serves tenants at isolation level trusted. It stops mistakes, not attacks.
 	AllowTrusted bool
+	// Replicas are the servers that replicate others, for reading, by the names of those.
+	Replicas map[string]string
 	// PoolRole is the rightless login of the connections that trusted tenants share.
 	PoolRole string
 	Now      func() time.Time // nil: time.Now
@@ -72,6 +74,8 @@ type Route struct {
 	MaxConnections int
 	// OwnConnection has the session keep its server connection from its first statement to its end.
 	OwnConnection bool
+	// Replica says that the session has asked for one, and Target is there.
+	Replica bool
 	// Held says that the tenant is moving to another server: transactions that have begun go on, others wait for the end of
 	// the move.
 	Held bool
@@ -111,7 +115,11 @@ func (r *Router) Route(ctx context.Context, start Startup) (Route, error) {
 		return refuse(ErrSystemTenant, "")
 	}
 	route := Route{Tenant: tenant, Login: login, User: who.login, Named: who.tenant, Source: who.source}
-	if reason, detail := r.judge(tenant, login, start.Parameters["database"], start.Parameters["user"]); reason != nil {
+	reason, detail := r.judge(tenant, login, start.Parameters["database"], start.Parameters["user"])
+	if reason == nil && who.replica {
+		reason, detail = r.judgeReplica(tenant.Route)
+	}
+	if reason != nil {
 		route.Denied = &Refusal{Err: reason, Tenant: who.tenant, Source: who.source, Detail: detail}
 		return route, nil
 	}
@@ -122,6 +130,9 @@ func (r *Router) Route(ctx context.Context, start Startup) (Route, error) {
 	route.Held = tenant.Route.Status == registry.StatusMoving
 	route.Settings = settingsOf(who.settings, tenant.SchemaName)
 	route.Target = targetOf(tenant)
+	if who.replica {
+		route.Replica, route.Target.Server = true, r.o.Replicas[tenant.Route.Server]
+	}
 	switch tenant.Route.Isolation {
 	case registry.IsolationTrusted:
 		r.share(&route)
@@ -191,6 +202,17 @@ func (r *Router) judge(tenant *registry.Tenant, login *registry.Login, database,
 	// libpq sends the user name as the database when none is given.
 	if database != "" && database != route.Database && database != user && database != string(tenant.ID) {
 		return ErrWrongDatabase, fmt.Sprintf("%q", database)
+	}
+	return nil, ""
+}
+
+// judgeReplica says why a session that asks for a replica does not get it; nil when it does.
+func (r *Router) judgeReplica(route *registry.Route) (reason error, detail string) {
+	switch {
+	case r.o.Replicas[route.Server] == "":
+		return ErrNoReplica, fmt.Sprintf("%q", route.Server)
+	case route.Isolation == registry.IsolationSlot:
+		return ErrUnsupported, "isolation level slot on a replica, where no rights can be granted, as each change of tenants needs"
 	}
 	return nil, ""
 }

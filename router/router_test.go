@@ -152,6 +152,7 @@ func TestRefusalsThatAreToldAtOnce(t *testing.T) {
 		"session_authorization":       {parameters{"user": "app.acme", "options": "--session-authorization=postgres"}, router.ErrSettingRefused},
 		"a pool mode of PgBouncer's":  {parameters{"user": "app.acme", "docex.pool_mode": "statement"}, router.ErrPoolMode},
 		"no pool mode":                {parameters{"user": "app.nobody", "options": "-c docex.pool_mode="}, router.ErrPoolMode},
+		"a route that there is not":   {parameters{"user": "app.acme", "docex.route": "standby"}, router.ErrRoute},
 		"a setting with a quote":      {parameters{"user": "app.acme", "a'b": "x"}, router.ErrSettingRefused},
 		"replication":                 {parameters{"user": "app.acme", "replication": "database"}, router.ErrUnsupported},
 		"an option that is none":      {parameters{"user": "app.acme", "options": "-d 5"}, router.ErrBadOptions},
@@ -269,6 +270,38 @@ func TestThePoolModeIsTheClientsElseTheTenants(t *testing.T) {
 			t.Errorf("%v: own connection %t, %v, %v", c.start, route.OwnConnection, err, route.Denied)
 		}
 		if _, ok := route.Settings["docex.pool_mode"]; ok {
+			t.Errorf("%v: Postgres is told of it", c.start)
+		}
+	}
+}
+
+func TestAReplicaIsGivenToWhoAsksForIt(t *testing.T) {
+	d := town()
+	d.tenants["globex"].Route.Server = "eu" // which has none
+	d.tenants["gone"].Route.Status, d.tenants["gone"].Route.Isolation = registry.StatusActive, registry.IsolationSlot
+	d.tenants["frozen"].Route.Status, d.tenants["frozen"].Route.Isolation = registry.StatusActive, registry.IsolationTrusted
+	r := router.New(router.Options{Registry: d, UserSuffix: true, AllowTrusted: true, PoolRole: "docex_pool", Replicas: map[string]string{"main": "main-read"}})
+	for _, c := range []struct {
+		start  parameters
+		server string
+		denied error
+	}{
+		{parameters{"user": "app.acme"}, "main", nil},
+		{parameters{"user": "app.acme", "docex.route": "primary"}, "main", nil},
+		{parameters{"user": "app.acme", "docex.route": "replica"}, "main-read", nil},
+		{parameters{"user": "app.acme", "options": "-c docex.route=replica -c work_mem=1MB"}, "main-read", nil},
+		{parameters{"user": "app.frozen", "docex.route": "replica"}, "main-read", nil},
+		{parameters{"user": "app.globex", "docex.route": "replica"}, "", router.ErrNoReplica},
+		{parameters{"user": "app.gone", "docex.route": "replica"}, "", router.ErrUnsupported},
+	} {
+		route, err := r.Route(t.Context(), router.Startup{Parameters: c.start})
+		if err != nil || route.Target.Server != c.server || route.Replica != (c.server == "main-read") {
+			t.Errorf("%v: server %q, a replica: %t, %v", c.start, route.Target.Server, route.Replica, err)
+		}
+		if c.denied == nil && route.Denied != nil || c.denied != nil && !errors.Is(route.Denied, c.denied) {
+			t.Errorf("%v: %v", c.start, route.Denied)
+		}
+		if _, ok := route.Settings["docex.route"]; ok {
 			t.Errorf("%v: Postgres is told of it", c.start)
 		}
 	}

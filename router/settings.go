@@ -48,15 +48,40 @@ func startupSettings(parameters map[string]string, options []setting) ([]setting
 
 // takePoolMode takes the pool mode out of the settings, "" where there is none: it is the proxy's, not Postgres's.
 func takePoolMode(settings []setting) (kept []setting, mode registry.PoolMode, err error) {
-	at := slices.IndexFunc(settings, func(s setting) bool { return s.name == parameterPoolMode })
-	if at < 0 {
+	kept, value, ok := take(settings, parameterPoolMode)
+	if !ok {
 		return settings, "", nil
 	}
-	switch mode = registry.PoolMode(settings[at].value); mode {
+	switch mode = registry.PoolMode(value); mode {
 	case registry.PoolTransaction, registry.PoolSession:
-		return slices.Delete(settings, at, at+1), mode, nil
+		return kept, mode, nil
 	}
-	return nil, "", &Refusal{Err: ErrPoolMode, Detail: fmt.Sprintf("%q", string(mode))}
+	return nil, "", &Refusal{Err: ErrPoolMode, Detail: fmt.Sprintf("%q", value)}
+}
+
+// Where a session may ask to be led.
+const (
+	routePrimary = "primary" // to the tenant's server, as without a word
+	routeReplica = "replica" // to the one that replicates it, for reading
+)
+
+// takeRoute takes out of the settings whether the session is for a replica.
+func takeRoute(settings []setting) (kept []setting, replica bool, err error) {
+	kept, value, ok := take(settings, parameterRoute)
+	if ok && value != routePrimary && value != routeReplica {
+		return nil, false, &Refusal{Err: ErrRoute, Detail: fmt.Sprintf("%q", value)}
+	}
+	return kept, value == routeReplica, nil
+}
+
+// take takes one out of the settings that is the proxy's own; ok says that it was there.
+func take(settings []setting, name string) (kept []setting, value string, ok bool) {
+	at := slices.IndexFunc(settings, func(s setting) bool { return s.name == name })
+	if at < 0 {
+		return settings, "", false
+	}
+	value = settings[at].value
+	return slices.Delete(settings, at, at+1), value, true
 }
 
 // settingName reports whether a text can be the name of a run-time parameter.

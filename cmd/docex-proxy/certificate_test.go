@@ -56,7 +56,7 @@ func (p pair) issue(t *testing.T, serial int64) {
 
 // presented makes the pool's end of a server that is shown the pair.
 func (p pair) presented() (pool.Server, error) {
-	return poolServer(configs.Server{Host: "db", Port: 5432, SSLMode: "require", SSLCert: p.cert, SSLKey: p.key, MaxConnections: 1})
+	return poolServer(configs.Server{Host: "db", Port: "5432", SSLMode: "require", SSLCert: p.cert, SSLKey: p.key, MaxConnections: 1})
 }
 
 func serialShown(t *testing.T, server pool.Server) int64 {

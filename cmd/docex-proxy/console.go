@@ -20,6 +20,7 @@ type console struct {
 	*graph
 	routes   *router.Router
 	known    map[string]pool.Server // by their names
+	replicas map[string]string      // of these
 	shutdown atomic.Pointer[func()] // set while the graph runs
 }
 
@@ -42,10 +43,11 @@ func (c *console) tenants() []admin.Tenant {
 func (c *console) pooled() []admin.Pool {
 	stats := c.pools.Stats()
 	all := make([]admin.Pool, len(stats))
+	replicas := slices.Collect(maps.Values(c.replicas))
 	for i, s := range stats {
 		all[i] = admin.Pool{
 			Tenant: s.Target.Tenant, Role: s.Target.Role, Server: s.Target.Server, Database: s.Target.Database, Isolation: levelOf(s.Target),
-			Idle: s.Idle, Active: s.Active, Connecting: s.Connecting, Waiting: s.Waiting,
+			Replica: slices.Contains(replicas, s.Target.Server), Idle: s.Idle, Active: s.Active, Connecting: s.Connecting, Waiting: s.Waiting,
 		}
 	}
 	return all
@@ -69,7 +71,7 @@ func (c *console) sessions() []admin.Session {
 	for i, s := range infos {
 		all[i] = admin.Session{
 			ID: s.ID, Tenant: string(s.Tenant), User: s.Login, Application: s.Application, Address: s.Remote, Began: s.Began,
-			TLS: s.TLS, OwnConnection: s.OwnConnection, Pins: s.Pins,
+			TLS: s.TLS, OwnConnection: s.OwnConnection, Replica: s.Replica, Pins: s.Pins,
 		}
 	}
 	return all
@@ -78,7 +80,8 @@ func (c *console) sessions() []admin.Session {
 func (c *console) servers() []admin.Server {
 	var all []admin.Server
 	for name, s := range c.known {
-		all = append(all, admin.Server{Name: name, Host: s.Host, Port: s.Port, Max: s.MaxConnections})
+		host := c.pools.Host(name)
+		all = append(all, admin.Server{Name: name, Host: host.Name, Port: host.Port, Max: s.MaxConnections})
 	}
 	return all
 }

@@ -155,8 +155,9 @@ func buildProxy(config *configs.Config, p prepared, g *graph) *proxy.Server {
 		TenantConnections:  config.Limits.TenantServerConnections,
 		AllowTrusted:       config.Auth.AllowTrusted,
 		PoolRole:           poolRole,
+		Replicas:           p.replicas,
 	})
-	g.console = &console{graph: g, routes: routes, known: p.servers}
+	g.console = &console{graph: g, routes: routes, known: p.servers, replicas: p.replicas}
 	return proxy.New(proxy.Options{
 		Router:                routes,
 		Console:               g.console.build(),
@@ -312,12 +313,14 @@ func (g *graph) rotated(ctx context.Context, id registry.TenantID, generation in
 	return true
 }
 
-// registryConnected takes everything for changed, because changes may have been missed. Connections stay: a tenant
-// that has changed gets another target with its next session.
+// registryConnected takes everything for changed, because changes may have been missed, and the registry's own server for
+// another one, because what is read has to be as new as what is heard. Connections of tenants stay: one that has changed
+// gets another target with its next session.
 func (g *graph) registryConnected() {
 	if g.registryReached.CompareAndSwap(false, true) {
 		close(g.reached)
 	}
+	g.store.Reconnect()
 	g.cache.ForgetAll()
 	g.proxy.RegistryChanged("*", nil)
 }

@@ -10,7 +10,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
-	"strconv"
+	"strings"
 
 	"github.com/docex-proxy/docex-proxy/configs"
 	"github.com/docex-proxy/docex-proxy/internal/secret"
@@ -38,10 +38,11 @@ type prepared struct {
 	passwords   passwords
 	registryDSN string
 	servers     map[string]pool.Server
-	tls         *tls.Config // nil without a certificate
-	reactors    int         // 0: goroutines carry all sessions
-	ring        bool        // they use io_uring
-	traces      *tls.Config // nil: traces are sent in the clear, or not at all
+	replicas    map[string]string // of servers, by their names
+	tls         *tls.Config       // nil without a certificate
+	reactors    int               // 0: goroutines carry all sessions
+	ring        bool              // they use io_uring
+	traces      *tls.Config       // nil: traces are sent in the clear, or not at all
 }
 
 // prepare reads the files that the configuration names. The error joins everything that is wrong with them.
@@ -60,13 +61,18 @@ func prepare(config *configs.Config) (prepared, error) {
 	if err != nil {
 		return p, errors.New("registry.dsn: is not a URL") // the parser's own error may hold the password
 	}
-	p.registryDSN = withPassword(dsn, p.passwords)
+	p.registryDSN = completed(dsn, p.passwords)
 	servers, err := serversOf(config.Servers, dsn)
 	attempt("servers", err)
-	p.servers = make(map[string]pool.Server, len(servers))
+	p.servers, p.replicas = make(map[string]pool.Server, len(servers)), config.Replicas()
+	replicas := slices.Collect(maps.Values(p.replicas))
 	for _, name := range slices.Sorted(maps.Keys(servers)) {
-		p.servers[name], err = poolServer(servers[name])
+		server, err := poolServer(servers[name])
 		attempt("servers."+name+".sslcert", err)
+		if slices.Contains(replicas, name) {
+			server = asReplica(server)
+		}
+		p.servers[name] = server
 	}
 	p.tls, err = clientTLS(config.TLS)
 	attempt("tls", err)
@@ -115,9 +121,13 @@ func loadPasswords(keyFile string) (passwords, error) {
 	return key.Password, nil
 }
 
-// withPassword completes the registry's URL: the role, and its derived password when the URL has none.
-func withPassword(dsn *url.URL, derive passwords) string {
+// completed is the registry's URL with the role, its derived password when the URL has none, and of several hosts the
+// primary: proxies write there, too.
+func completed(dsn *url.URL, derive passwords) string {
 	completed, query := *dsn, dsn.Query()
+	if names, _ := hostsOf(dsn); strings.Contains(names, ",") && !query.Has("target_session_attrs") {
+		query.Set("target_session_attrs", "primary")
+	}
 	user := cmp.Or(query.Get("user"), dsn.User.Username(), registryRole)
 	query.Del("user")
 	completed.RawQuery = query.Encode()
@@ -148,11 +158,17 @@ func serversOf(configured map[string]configs.Server, registryDSN *url.URL) (map[
 // poolServer converts a server of the configuration and reads the certificate that is shown to it.
 func poolServer(server configs.Server) (pool.Server, error) {
 	converted := pool.Server{
-		Host:           server.Host,
-		Port:           uint16(server.Port), // configs has checked its range
-		SSLMode:        server.SSLMode,
-		SSLRootCert:    server.SSLRootCert,
-		MaxConnections: server.MaxConnections,
+		SessionAttributes: server.TargetSessionAttrs,
+		SSLMode:           server.SSLMode,
+		SSLRootCert:       server.SSLRootCert,
+		MaxConnections:    server.MaxConnections,
+	}
+	hosts, err := server.Hosts()
+	if err != nil {
+		return converted, err
+	}
+	for _, host := range hosts {
+		converted.Hosts = append(converted.Hosts, pool.Host(host))
 	}
 	if server.SSLCert == "" {
 		return converted, nil
@@ -162,24 +178,41 @@ func poolServer(server configs.Server) (pool.Server, error) {
 	return converted, shown.load()
 }
 
+// asReplica is a server to which sessions are led for reading: a standby, unless the configuration says otherwise, and
+// then one where they do not write by mistake.
+func asReplica(server pool.Server) pool.Server {
+	server.SessionAttributes = cmp.Or(server.SessionAttributes, "standby")
+	server.ReadOnly = server.SessionAttributes == "any" || server.SessionAttributes == "prefer-standby"
+	return server
+}
+
 // registryServer reads where a URL leads; its query says more than its host, as in libpq (section 34.1.1).
 func registryServer(dsn *url.URL) (configs.Server, error) {
 	server, query := configs.DefaultServer(), dsn.Query()
-	server.Host = cmp.Or(query.Get("host"), dsn.Hostname())
+	names, ports := hostsOf(dsn)
+	server.Host, server.Port = names, configs.Ports(cmp.Or(ports, string(server.Port)))
 	if server.Host == "" {
 		return server, errors.New("there are none, and registry.dsn names no host that could be used instead")
 	}
-	if text := cmp.Or(query.Get("port"), dsn.Port()); text != "" {
-		port, err := strconv.ParseUint(text, 10, 16)
-		if err != nil || port == 0 {
-			return server, fmt.Errorf("there are none, and the port %q of registry.dsn is none", text)
-		}
-		server.Port = int(port)
+	if _, err := server.Hosts(); err != nil {
+		return server, fmt.Errorf("there are none, and of registry.dsn %w", err)
 	}
+	server.TargetSessionAttrs = query.Get("target_session_attrs")
 	server.SSLMode = cmp.Or(query.Get("sslmode"), server.SSLMode)
 	server.SSLRootCert = query.Get("sslrootcert")
 	server.SSLCert, server.SSLKey = query.Get("sslcert"), query.Get("sslkey")
 	return server, nil
+}
+
+// hostsOf are the hosts that a URL names, and their ports, as libpq writes several: with commas.
+func hostsOf(dsn *url.URL) (names, ports string) {
+	var hosts, numbers []string
+	for part := range strings.SplitSeq(dsn.Host, ",") {
+		one := url.URL{Host: part}
+		hosts, numbers = append(hosts, one.Hostname()), append(numbers, cmp.Or(one.Port(), string(configs.DefaultServer().Port)))
+	}
+	query := dsn.Query()
+	return cmp.Or(query.Get("host"), strings.Join(hosts, ",")), cmp.Or(query.Get("port"), strings.Join(numbers, ","))
 }
 
 // newLogger writes to w as the configuration says.

@@ -32,7 +32,7 @@ the registry; the password is not looked at. Exit code 0 says that it would be s
 			return c.routeExplain(command.Context(), config, args[0])
 		},
 	}
-	explain.Flags().StringVar(&config, "config", "", "the proxy's configuration `FILE`, where it is not the default about identity and limits")
+	explain.Flags().StringVar(&config, "config", "", "the proxy's configuration `FILE`, where it is not the default about identity, limits and replicas")
 	command.AddCommand(explain)
 	return command
 }
@@ -132,7 +132,7 @@ func routerOptions(file string) (router.Options, error) {
 	}
 	options.UserSuffix, options.SNIDomain, options.Database = config.Identity.UserSuffix, config.Identity.SNIDomain, config.Identity.Database
 	options.RequireUserContext, options.AllowTrusted = config.Auth.RequireUserContext, config.Auth.AllowTrusted
-	options.TenantConnections = config.Limits.TenantServerConnections
+	options.TenantConnections, options.Replicas = config.Limits.TenantServerConnections, config.Replicas()
 	return options, nil
 }
 
@@ -157,7 +157,7 @@ func (e *explanation) describe(route router.Route) {
 	}
 	e.TenantID = optional(string(route.Tenant.ID))
 	r := route.Tenant.Route
-	e.Server, e.Database, e.Role, e.Isolation = optional(r.Server), optional(r.Database), optional(r.Role), optional(string(r.Isolation))
+	e.Server, e.Database, e.Role, e.Isolation = optional(route.Target.Server), optional(r.Database), optional(r.Role), optional(string(r.Isolation))
 	e.SearchPath = optional(cmp.Or(route.Target.SearchPath, route.Settings["search_path"]))
 	mode := string(registry.PoolTransaction)
 	if route.OwnConnection {

@@ -26,6 +26,8 @@ type fault struct {
 	name    string
 	what    string        // is done
 	lasting time.Duration // between strike and heal
+	// prepare is done before anybody looks; nil is nothing to do.
+	prepare func(ctx context.Context, s *site) error
 	// strike does the harm, heal ends it; nil is nothing to do. What a strike starts in the background it ends in heal.
 	strike, heal func(ctx context.Context, s *site) error
 	unseen       bool          // no client may see an error
@@ -117,6 +119,7 @@ func faults() []fault {
 		{name: "proxy: its clock jumps", what: "a day ahead, after 2 s a day behind, after 2 s right again; logins at each", lasting: 2 * time.Second, strike: jumps(24 * time.Hour), heal: clockRestored, unseen: true, soak: true},
 		{name: "proxy: out of descriptors", what: "its limit lowered to what it has open, for 3 s; all clients log in anew", lasting: 3 * time.Second, strike: f.starve, heal: f.feed},
 		{name: "proxy: killed under a herd", what: "SIGKILL with 10,000 sessions; all log in at once to the new one", strike: herd, within: 30 * time.Second},
+		{name: "server: lost, its standby promoted", what: "SIGQUIT to the postmaster of a primary with a synchronous standby, which is promoted 2 s later; the registry is there, too", lasting: 2 * time.Second, prepare: followed, strike: killedPostmaster, heal: promoted}, // the last one: there is one server less then
 	}
 }
 

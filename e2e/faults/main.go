@@ -163,6 +163,18 @@ func catalogue(ctx context.Context, s *site, o options, all crowd, stdout io.Wri
 // suffer does one fault and says what came of it.
 func suffer(ctx context.Context, s *site, f fault, all crowd) (observation, error) {
 	var o observation
+	if f.prepare != nil {
+		if err := f.prepare(ctx, s); err != nil {
+			return o, fmt.Errorf("prepare: %w", err)
+		}
+		prepared := time.Now()
+		for _, w := range all {
+			w.resumeAt(prepared)
+		}
+		if _, err := all.awaitService(ctx, prepared, time.Minute); err != nil {
+			return o, fmt.Errorf("prepare: %w", err)
+		}
+	}
 	began := time.Now()
 	for _, w := range all {
 		w.mark(began)

@@ -36,10 +36,13 @@ type site struct {
 	options       localpg.Options
 	cluster       *localpg.Cluster
 	second        *localpg.Cluster // where tenants move to, nil for nowhere
+	standby       *localpg.Cluster // of the server, nil before there is one
 	tenants       []tenant
 	program       string // that runs the proxy
 	proxy         *program.Proxy
-	proxies       int // that have been started
+	proxies       int      // that have been started
+	registryDSN   string   // the proxy's
+	environment   []string // of proxies that are started from now on
 
 	clients, server, registry *relay
 	fleet                     *fleet // nil: there is one proxy
@@ -138,6 +141,7 @@ CREATE TABLE ledger (client int, n int, PRIMARY KEY (client, n))`, t.name)
 		return err
 	}
 	dsn.Host = s.registry.address
+	s.registryDSN = dsn.String()
 	host, port, err := net.SplitHostPort(s.server.address)
 	if err != nil {
 		return err
@@ -152,13 +156,13 @@ servers: {main: {host: %q, port: %s, max_connections: %d}%s}
 auth: {allow_trusted: true, trust: [%s]}
 limits: {clients: 15000, startups: 12000, login_failures: 0}
 timeouts: {queue_wait: 8s, connect: 5s, query: 12s, idle_transaction: 3s, client_write: 3s, drain: 2s}
-`, dsn.String(), s.path("master.key"), host, port, connections, s.secondEntry(), herdLogin), 0o600)
+`, s.registryDSN, s.path("master.key"), host, port, connections, s.secondEntry(), herdLogin), 0o600)
 }
 
 // startProxy starts one, at the address that the clients' relay leads to from then on.
 func (s *site) startProxy(ctx context.Context) (err error) {
 	s.proxies++
-	s.proxy, err = program.Serve(ctx, s.program, s.path("proxy.yaml"), s.path(fmt.Sprintf("proxy%d.log", s.proxies)))
+	s.proxy, err = program.Serve(ctx, s.program, s.path("proxy.yaml"), s.path(fmt.Sprintf("proxy%d.log", s.proxies)), s.environment...)
 	if err == nil {
 		s.clients.upstream.Store(&s.proxy.Address)
 	}
@@ -308,8 +312,10 @@ func (s *site) close() error {
 			r.close()
 		}
 	}
-	if s.second != nil {
-		errs = append(errs, s.second.Stop())
+	for _, other := range []*localpg.Cluster{s.second, s.standby} {
+		if other != nil {
+			errs = append(errs, other.Stop())
+		}
 	}
 	if s.cluster != nil {
 		errs = append(errs, s.cluster.Stop())

@@ -23,11 +23,12 @@ const portAttempts = 5
 
 // Options says what to run and where. DataDir is required.
 type Options struct {
-	BinDir     string // the directory of initdb and postgres; "" = what FindBinDir finds
-	DataDir    string // initialised when it is no cluster yet, used as it is otherwise
-	SocketDir  string // "" = DataDir, or a temporary directory when that path is too long for a socket
-	Port       int    // TCP port on 127.0.0.1, also part of the socket's name; 0 = a free one
-	Superuser  string // "" = postgres; matters only when DataDir is initialised
+	BinDir     string   // the directory of initdb and postgres; "" = what FindBinDir finds
+	DataDir    string   // initialised when it is no cluster yet, used as it is otherwise
+	SocketDir  string   // "" = DataDir, or a temporary directory when that path is too long for a socket
+	Port       int      // TCP port on 127.0.0.1, also part of the socket's name; 0 = a free one
+	Superuser  string   // "" = postgres; matters only when DataDir is initialised
+	StandbyOf  *Cluster // DataDir becomes a copy of this running one's, and follows it, unless it is a cluster already
 	Settings   map[string]string
 	Logger     *slog.Logger // nil = slog.Default()
 	DownloadOK bool         // fetch server programs when the machine has none

@@ -1,7 +1,8 @@
 // Package localpg finds the Postgres server programs of this machine and runs one private cluster with them: for
 // "docex-proxy dev", and for every test that needs a real Postgres.
 //
-// It owns a data directory's life: initdb, the two configuration files it adds, the postmaster process, its end.
+// It owns a data directory's life: initdb, or pg_basebackup for a standby, the two configuration files it adds, the
+// postmaster process, its end.
 // It speaks no SQL and opens no connection; readiness is read from postmaster.pid, as pg_ctl does.
 //
 // The one invariant: a cluster that Start returned is stopped by Stop, or by the kernel when this process dies

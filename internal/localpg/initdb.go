@@ -35,6 +35,9 @@ func (c *Cluster) initialise(ctx context.Context) error {
 	if err := errors.Join(os.Chmod(dir, 0o700), c.account.give(dir)); err != nil {
 		return err
 	}
+	if c.options.StandbyOf != nil {
+		return c.copy(ctx, c.options.StandbyOf)
+	}
 	output, err := c.initdb(ctx, "C.UTF-8")
 	if err != nil && strings.Contains(output, "locale") {
 		// macOS and old distributions have no C.UTF-8; the encoding stays UTF8, only the collation is plainer.
@@ -44,6 +47,21 @@ func (c *Cluster) initialise(ctx context.Context) error {
 		return fmt.Errorf("initdb: %w: %s", err, strings.TrimSpace(output))
 	}
 	return c.includeSettings()
+}
+
+// copy makes the data directory a streaming standby's. The settings' file is included already, and written anew.
+func (c *Cluster) copy(ctx context.Context, primary *Cluster) error {
+	initdb, err := filepath.EvalSymlinks(program(c.binDir, "initdb")) // what is linked into PATH may be a part of the programs
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, program(filepath.Dir(initdb), "pg_basebackup"), "--pgdata="+c.options.DataDir, "--dbname="+primary.DSN("postgres"),
+		"--checkpoint=fast", "--write-recovery-conf", "--no-sync", "--no-password")
+	cmd.Env, cmd.Dir, cmd.SysProcAttr = environment(), c.options.DataDir, c.account.attributes()
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("pg_basebackup: %w: %s", err, strings.TrimSpace(string(text)))
+	}
+	return nil
 }
 
 func (c *Cluster) initdb(ctx context.Context, locale string) (output string, err error) {
@@ -98,6 +116,7 @@ func accessRules(superuser string) string {
 local all ` + superuser + `              trust
 host  all ` + superuser + ` 127.0.0.1/32 trust
 host  all ` + superuser + ` ::1/128      trust
+host  replication ` + superuser + ` 127.0.0.1/32 trust
 local all all              scram-sha-256
 host  all all 127.0.0.1/32 scram-sha-256
 host  all all ::1/128      scram-sha-256

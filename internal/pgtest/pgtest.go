@@ -27,6 +27,7 @@ const (
 var server, second cluster
 
 type cluster struct {
+	of        *localpg.Cluster // its primary, nil unless it is a standby
 	mutex     sync.Mutex
 	running   *localpg.Cluster // nil before the first test asks
 	dir       string
@@ -62,6 +63,18 @@ func Cluster(tb testing.TB) *localpg.Cluster {
 func SecondCluster(tb testing.TB) *localpg.Cluster {
 	tb.Helper()
 	return running(tb, &second)
+}
+
+// Standby returns a streaming standby of a cluster, running, which ends with the test.
+func Standby(tb testing.TB, of *localpg.Cluster) *localpg.Cluster {
+	tb.Helper()
+	c := &cluster{of: of}
+	tb.Cleanup(func() {
+		if err := c.stop(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return running(tb, c)
 }
 
 func running(tb testing.TB, c *cluster) *localpg.Cluster {
@@ -111,7 +124,7 @@ func (c *cluster) start() (*localpg.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	running, err := run(dir)
+	running, err := run(dir, c.of)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -119,14 +132,15 @@ func (c *cluster) start() (*localpg.Cluster, error) {
 	return running, nil
 }
 
-func run(dir string) (*localpg.Cluster, error) {
+func run(dir string, primary *localpg.Cluster) (*localpg.Cluster, error) {
 	if err := os.Chmod(dir, 0o755); err != nil { // whoever runs the server has to pass through
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startPatience)
 	defer cancel()
 	return localpg.Start(ctx, localpg.Options{
-		DataDir: filepath.Join(dir, "data"),
+		DataDir:   filepath.Join(dir, "data"),
+		StandbyOf: primary,
 		Settings: map[string]string{ // nothing of a test's data has to survive a crash
 			"fsync":              "off",
 			"synchronous_commit": "off",

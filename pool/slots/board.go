@@ -178,7 +178,6 @@ func (b *Board) inspect(ctx context.Context, role string) (spoilt bool, err erro
 
 // renew gives a slot that a tenant has spoilt its password and its settings back.
 func (b *Board) renew(ctx context.Context, role string) error {
-	b.o.Logger.Warn("a slot could not be used as it was, and is made anew: a tenant may have changed its password or settings", "slot", role)
 	verifier := "NULL"
 	if stored := b.o.Verifier(role); stored != "" {
 		verifier = literal(stored)
@@ -187,6 +186,7 @@ func (b *Board) renew(ctx context.Context, role string) error {
 	if _, err := b.switcher.query(ctx, "SELECT docex_system.renew_slot("+number+", "+verifier+")"); err != nil {
 		return fmt.Errorf("making role %s anew: %w", role, err)
 	}
+	b.o.Logger.Warn("a slot could not be used as it was, and was made anew: a tenant may have changed its password or settings", "slot", role)
 	return nil
 }
 
@@ -245,6 +245,9 @@ func (b *Board) giveBack(role string, busy bool) {
 		delete(b.busy, role)
 	}
 }
+
+// Reconnect has the switcher connect anew before its next order: its server may be another one now.
+func (b *Board) Reconnect() { b.switcher.reconnect() }
 
 // Close ends the switcher's connection. No Switch may be under way.
 func (b *Board) Close() { b.switcher.close() }

@@ -33,6 +33,7 @@ type switcher struct {
 	queue   []*order
 	running bool // a goroutine serves the queue, and owns conn
 	closing bool // no connection is opened any more
+	stale   bool // the connection is to be replaced
 
 	conn *pgconn.PgConn // nil: not connected. Of the goroutine that serves, else of nobody
 }
@@ -146,6 +147,9 @@ func (s *switcher) run(ctx context.Context, sql string) ([][]string, error) {
 }
 
 func (s *switcher) attempt(ctx context.Context, sql string) ([][]string, error) {
+	if s.takeStale() && s.conn != nil {
+		s.hangUp(ctx)
+	}
 	if s.conn == nil {
 		if s.isClosing() {
 			return nil, errClosing
@@ -230,6 +234,20 @@ func (s *switcher) isClosing() bool {
 	return s.closing
 }
 
+// reconnect has the connection replaced before the next order.
+func (s *switcher) reconnect() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stale = true
+}
+
+func (s *switcher) takeStale() (stale bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stale, s.stale = s.stale, false
+	return stale
+}
+
 // close waits for what is under way and ends the connection.
 func (s *switcher) close() {
 	s.mu.Lock()
@@ -239,7 +257,12 @@ func (s *switcher) close() {
 	if s.conn == nil {
 		return
 	}
-	ctx, stop := context.WithTimeout(context.Background(), time.Second)
+	s.hangUp(context.Background())
+}
+
+// hangUp ends the connection.
+func (s *switcher) hangUp(ctx context.Context) {
+	ctx, stop := context.WithTimeout(ctx, time.Second)
 	defer stop()
 	_ = s.conn.Close(ctx) // it says goodbye; there is nothing to do if it cannot
 	s.conn = nil

@@ -236,3 +236,44 @@ func FuzzNothingThatIsSaidBreaksTheConsole(f *testing.F) {
 		}{bytes.NewReader(said), io.Discard})
 	})
 }
+
+func TestAReplicaIsADatabaseOfItsOwn(t *testing.T) {
+	c := admin.New(admin.Options{
+		Tenants: func() []admin.Tenant { return []admin.Tenant{{Name: "acme"}} },
+		Pools: func() []admin.Pool {
+			return []admin.Pool{
+				{Tenant: "acme", Role: "tenant_acme", Server: "main", Isolation: "role", Active: 1},
+				{Tenant: "acme", Role: "tenant_acme", Server: "read", Isolation: "role", Replica: true, Active: 1, Idle: 1},
+			}
+		},
+		Sessions: func() []admin.Session {
+			return []admin.Session{{ID: 1, Tenant: "acme"}, {ID: 2, Tenant: "acme", Replica: true}, {ID: 3, Tenant: "acme", Replica: true}}
+		},
+		Servers: func() []admin.Server { return []admin.Server{{Name: "main", Host: "db1"}, {Name: "read", Host: "db2"}} },
+		Paused:  func() []string { return nil },
+	})
+	column := func(command string, at ...int) (found []string) {
+		for _, row := range rows(t, c, command)[1:] {
+			var cells []string
+			for _, i := range at {
+				cells = append(cells, row[i])
+			}
+			found = append(found, strings.Join(cells, " "))
+		}
+		return found
+	}
+	for _, shown := range []struct {
+		command string
+		columns []int
+		want    []string
+	}{
+		{"SHOW POOLS", []int{0, 2, 6, 9}, []string{"acme 1 1 0", "acme/replica 2 1 1"}},
+		{"SHOW SERVERS", []int{2, 4}, []string{"acme db1", "acme/replica db2", "acme/replica db2"}},
+		{"SHOW CLIENTS", []int{2}, []string{"acme", "acme/replica", "acme/replica"}},
+		{"SHOW TENANTS", []int{0, 6, 7, 10}, []string{"acme 2 1 main"}},
+	} {
+		if got := column(shown.command, shown.columns...); !slices.Equal(got, shown.want) {
+			t.Errorf("%s: %q", shown.command, got)
+		}
+	}
+}

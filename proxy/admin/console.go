@@ -23,6 +23,7 @@ type Tenant struct {
 type Pool struct {
 	Tenant, Role, Server, Database    string
 	Isolation                         string // role, slot, trusted or database
+	Replica                           bool   // the server replicates the tenant's, and is for reading
 	Idle, Active, Connecting, Waiting int
 }
 
@@ -33,6 +34,7 @@ type Session struct {
 	Address                   netip.AddrPort
 	Began                     time.Time
 	TLS, OwnConnection        bool
+	Replica                   bool     // it has asked for the tenant's replica
 	Pins                      []string // reasons for which it has kept a server connection so far
 }
 

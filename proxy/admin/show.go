@@ -91,7 +91,9 @@ func (c *Console) tenants() *table {
 			sum.Idle += p.Idle
 			sum.Connecting += p.Connecting
 			sum.Waiting += p.Waiting
-			sum.Server, sum.Isolation = p.Server, p.Isolation
+			if !p.Replica {
+				sum.Server, sum.Isolation = p.Server, p.Isolation
+			}
 		}
 		t.rows = append(t.rows, []any{
 			tenant.Name, int64(tenant.Sessions), tenant.Transactions, tenant.Received, tenant.Sent, tenant.Waited.Microseconds(),
@@ -117,26 +119,37 @@ func (c *Console) pools() *table {
 		"#sv_being_canceled #sv_idle #sv_used #sv_tested #sv_login #maxwait #maxwait_us pool_mode")}
 	sessions := make(map[string]int64)
 	for _, s := range c.o.Sessions() {
-		sessions[s.Tenant]++
+		sessions[databaseOf(s.Tenant, s.Replica)]++
 	}
 	for _, p := range c.sortedPools() {
+		database := databaseOf(p.Tenant, p.Replica)
 		t.rows = append(t.rows, []any{
-			p.Tenant, p.Role, max(0, sessions[p.Tenant]-int64(p.Waiting)), int64(p.Waiting), int64(0), int64(0), int64(p.Active), int64(0),
+			database, p.Role, max(0, sessions[database]-int64(p.Waiting)), int64(p.Waiting), int64(0), int64(0), int64(p.Active), int64(0),
 			int64(0), int64(p.Idle), int64(0), int64(0), int64(p.Connecting), int64(0), int64(0), "transaction",
 		})
-		delete(sessions, p.Tenant)
+		delete(sessions, database)
 	}
-	for _, tenant := range sorted(sessions) { // sessions that have no server connection now
+	for _, database := range sorted(sessions) { // sessions that have no server connection now
 		t.rows = append(t.rows, []any{
-			tenant, "", sessions[tenant], int64(0), int64(0), int64(0), int64(0), int64(0), int64(0), int64(0), int64(0), int64(0), int64(0), int64(0), int64(0), "transaction",
+			database, "", sessions[database], int64(0), int64(0), int64(0), int64(0), int64(0), int64(0), int64(0), int64(0), int64(0), int64(0), int64(0), int64(0), "transaction",
 		})
 	}
 	return t
 }
 
+// databaseOf is what stands for PgBouncer's database: the tenant, and apart from it the tenant where it is only read.
+func databaseOf(tenant string, replica bool) string {
+	if replica {
+		return tenant + "/replica"
+	}
+	return tenant
+}
+
 func (c *Console) sortedPools() []Pool {
 	pools := c.o.Pools()
-	slices.SortFunc(pools, func(a, b Pool) int { return strings.Compare(a.Tenant+"\x00"+a.Role, b.Tenant+"\x00"+b.Role) })
+	slices.SortFunc(pools, func(a, b Pool) int {
+		return strings.Compare(a.Tenant+"\x00"+a.Role+"\x00"+a.Server, b.Tenant+"\x00"+b.Role+"\x00"+b.Server)
+	})
 	return pools
 }
 
@@ -161,7 +174,7 @@ func (c *Console) clients() *table {
 			encryption = "TLS"
 		}
 		t.rows = append(t.rows, []any{
-			"C", s.User, s.Tenant, "active", s.address(), int64(s.Address.Port()), "", int64(0), stamp(s.Began), stamp(s.Began), int64(0), int64(0), int64(0),
+			"C", s.User, databaseOf(s.Tenant, s.Replica), "active", s.address(), int64(s.Address.Port()), "", int64(0), stamp(s.Began), stamp(s.Began), int64(0), int64(0), int64(0),
 			"session-" + number(s.ID), "", int64(0), encryption, s.Application,
 		})
 	}
@@ -183,7 +196,7 @@ func (c *Console) servers() *table {
 		}{{"active", p.Active}, {"idle", p.Idle}, {"login", p.Connecting}} {
 			for range group.count {
 				t.rows = append(t.rows, []any{
-					"S", p.Role, p.Tenant, group.state, host.Host, int64(host.Port), "", int64(0), "", "", int64(0), int64(0), int64(0), "", "", int64(0), "", "",
+					"S", p.Role, databaseOf(p.Tenant, p.Replica), group.state, host.Host, int64(host.Port), "", int64(0), "", "", int64(0), int64(0), int64(0), "", "", int64(0), "", "",
 				})
 			}
 		}

@@ -77,6 +77,7 @@ type double struct {
 	planned    map[string]string // what it was when a statement was prepared
 	broken     string            // a text that cannot be prepared
 	restored   int               // startup settings were brought back so often
+	reports    map[string]string // parameters, with the next answer to a Query
 	cancel     int               // so many of the next questions, or settings, are canceled
 }
 
@@ -205,6 +206,10 @@ func (d *double) take(kind byte, body []byte) {
 func tagOf(sql string) string { return strings.ToUpper(strings.Fields(sql + " x")[0]) }
 
 func (d *double) query(sql string) {
+	for name, value := range d.reports {
+		d.say('S', name, value)
+	}
+	d.reports = nil
 	switch {
 	case d.cancel > 0 && strings.Contains(sql, "pg_catalog."):
 		d.cancel--

@@ -267,6 +267,29 @@ func TestSettingsAreCarriedAndReported(t *testing.T) {
 	}
 }
 
+func TestWhatKindOfServerItIsFollowsItsReports(t *testing.T) {
+	s := newStage(relay.Config{})
+	s.server = relay.NewServer(7, map[string]string{"in_hot_standby": "on", "default_transaction_read_only": "off"}, 10)
+	expect := func(when string, standby, readOnly bool) {
+		t.Helper()
+		if is, reads := s.server.Kind(); is != standby || reads != readOnly {
+			t.Errorf("%s: a standby: %t, read-only: %t", when, is, reads)
+		}
+	}
+	expect("at first", true, false)
+	s.double.reports = map[string]string{"in_hot_standby": "off"}
+	s.send(query("SELECT 1"))
+	expect("promoted", false, false)
+	s.double.reports, s.double.settings = map[string]string{"default_transaction_read_only": "on"}, "default_transaction_read_only=on"
+	s.send(query("SET default_transaction_read_only = on"))
+	expect("a session's own wish", false, false)
+	s.server, s.double = relay.NewServer(7, nil, 10), newDouble()
+	s.session = newStage(relay.Config{}).session
+	s.double.reports = map[string]string{"default_transaction_read_only": "on"}
+	s.send(query("SELECT 1"))
+	expect("the server's configuration", false, true)
+}
+
 func TestASharedConnectionBecomesItsTenantBeforeTheFirstByte(t *testing.T) {
 	s := newStage(relay.Config{Role: "tenant_a", Settings: relay.NewPairs(map[string]string{"search_path": "a"})})
 	s.send(join(parse("s1", "SELECT 1"), bind("s1"), execute(), sync()))

@@ -127,6 +127,7 @@ func (s *Session) parameter(head expectation, msg []byte) (bool, error) {
 		return false, &BrokenServerError{Reason: "a malformed ParameterStatus"}
 	}
 	s.server.params = s.server.params.With(string(name), string(value))
+	s.server.note(string(name), string(value))
 	if s.settling > 0 || s.restoring > 0 {
 		return false, nil
 	}

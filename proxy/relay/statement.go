@@ -43,6 +43,8 @@ type namedStatement struct {
 // belongs to the Session that is attached to it.
 type Server struct {
 	process  uint32 // of the server's backend
+	standby  bool   // it is one, by its last report
+	readOnly bool   // default_transaction_read_only, by its last report
 	params   Pairs  // what ParameterStatus last reported
 	applied  Pairs  // the settings in force beyond the connection's own startup
 	role     string // what a shared connection is now, "" when it is not certain
@@ -64,6 +66,9 @@ type Server struct {
 // on it.
 func NewServer(process uint32, parameters map[string]string, capacity int) *Server {
 	s := &Server{process: process, params: NewPairs(parameters), capacity: capacity}
+	for name, value := range parameters {
+		s.note(name, value)
+	}
 	s.forgetStatements()
 	return s
 }
@@ -71,6 +76,24 @@ func NewServer(process uint32, parameters map[string]string, capacity int) *Serv
 // Strayed reports whether a session's SQL has left the role of Config.Occupies. The connection then has to be given that
 // role anew before the next session gets it.
 func (s *Server) Strayed() bool { return s.strayed }
+
+// note takes a reported parameter that says what kind of server it is.
+func (s *Server) note(name, value string) {
+	switch name {
+	case "in_hot_standby":
+		s.standby = value == "on"
+	case parameterReadOnly:
+		s.readOnly = value == "on"
+	}
+}
+
+const parameterReadOnly = "default_transaction_read_only"
+
+// Kind says whether the server is a standby by now, and whether its transactions are read-only unless they say otherwise.
+// What a session has set for itself is not the server's. It is for a connection that is Clean.
+func (s *Server) Kind() (standby, readOnly bool) {
+	return s.standby, s.readOnly && s.applied.Map()[parameterReadOnly] == ""
+}
 
 func (s *Server) forgetStatements() {
 	s.byText = make(map[unique.Handle[statementText]]*namedStatement)
