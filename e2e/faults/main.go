@@ -40,6 +40,7 @@ type options struct {
 	keep         bool
 	fleet        int // proxies; 0: one, and the faults
 	moves        int // of tenants; 0: the faults
+	kill         bool
 }
 
 func parse(arguments []string, stderr io.Writer) (options, error) {
@@ -55,6 +56,7 @@ func parse(arguments []string, stderr io.Writer) (options, error) {
 	flags.DurationVar(&o.pace, "pace", time.Millisecond, "between an answer and a client's next row")
 	flags.IntVar(&o.fleet, "fleet", 0, "so many proxies behind HAProxy instead, one of which is killed every 10 s for as long as -soak says")
 	flags.IntVar(&o.moves, "moves", 0, "move two tenants to another server and back instead, so many times together")
+	flags.BoolVar(&o.kill, "kill", false, "kill docexctl in each of the -moves, twice, and the proxy in every fifth, at moments drawn by chance, and start them again")
 	flags.BoolVar(&o.keep, "keep", false, "keep the directory with the proxies' logs and Postgres's data")
 	if err := flags.Parse(arguments); err != nil {
 		return o, err

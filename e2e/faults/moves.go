@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -83,6 +84,7 @@ func move(ctx context.Context, s *site, o options, all crowd, stdout io.Writer) 
 	var held []float64
 	var longest, took time.Duration
 	var wrong []string
+	k := killer{random: rand.New(rand.NewPCG(o.seed, 0))}
 	errorsSeen := make(map[string]int)
 	for n := range o.moves {
 		mover := movers[n%2]
@@ -98,10 +100,13 @@ func move(ctx context.Context, s *site, o options, all crowd, stdout io.Writer) 
 		for _, w := range all {
 			w.mark(began)
 		}
-		var report struct {
-			HeldSeconds float64 `json:"held_seconds"`
+		if o.kill {
+			if err := k.kill(ctx, s, mover, to, n%5 == 4); err != nil {
+				return s.explain(err)
+			}
 		}
-		if err := s.docexctl(ctx, &report, "tenant", "move", mover, "--to", to, "--server-dsn", secondServer+"="+s.second.DSN("postgres")); err != nil {
+		var report moveReport
+		if err := s.moveTenant(ctx, &report, mover, to); err != nil {
 			return s.explain(err)
 		}
 		took = max(took, time.Since(began))
@@ -115,6 +120,13 @@ func move(ctx context.Context, s *site, o options, all crowd, stdout io.Writer) 
 		}
 		var seen observation
 		all.collect(&seen)
+		if o.kill && n%5 == 4 { // their connections ended with the proxy
+			delete(seen.errors, "disconnected")
+			delete(seen.errors, "login: disconnected")
+		}
+		if len(seen.errors) > 0 {
+			fmt.Fprintf(stdout, "move %d: the clients saw: %s\n", n+1, seen.seen())
+		}
 		for kind, count := range seen.errors {
 			errorsSeen[kind] += count
 		}
@@ -131,11 +143,23 @@ func move(ctx context.Context, s *site, o options, all crowd, stdout io.Writer) 
 	slices.Sort(held)
 	fmt.Fprintf(stdout, "held: median %.2f s, longest %.2f s; longest answer to a client %.2f s; longest move %.0f s\n",
 		held[len(held)/2], held[len(held)-1], longest.Seconds(), took.Seconds())
-	for _, w := range wrong {
+	if o.kill {
+		fmt.Fprintf(stdout, "docexctl was killed %d times, when the registry said: %s; the proxy %d times\n", k.killed, k.said(), k.proxies)
+	}
+	for _, w := range append(wrong, k.wrong...) {
 		fmt.Fprintln(stdout, "WRONG:", w)
 	}
-	if len(wrong)+len(errorsSeen) > 0 {
+	if len(wrong)+len(k.wrong)+len(errorsSeen) > 0 {
 		return errors.New("a move is not what it has to be")
 	}
 	return nil
+}
+
+// moveReport is what docexctl says of a move.
+type moveReport struct {
+	HeldSeconds float64 `json:"held_seconds"`
+}
+
+func (s *site) moveTenant(ctx context.Context, report *moveReport, tenant, to string) error {
+	return s.docexctl(ctx, report, "tenant", "move", tenant, "--to", to, "--server-dsn", secondServer+"="+s.second.DSN("postgres"))
 }
