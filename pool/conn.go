@@ -43,7 +43,7 @@ type Conn struct {
 	dialed *pgconn.HijackedConn
 	host   Host       // where it leads
 	wants  attributes // what the server was when the connection was opened
-	turned bool       // and is no more. Of the leaseholder
+	turned turn       // and is no more. Of the leaseholder
 
 	parameters map[string]string
 
@@ -118,11 +118,27 @@ func (c *Conn) PID() uint32 { return c.dialed.PID }
 
 // Report says what the server is by now, a standby or not, and whether its transactions are read-only unless they say
 // otherwise, as ParameterStatus has told (section 55.2.7). Where the connection was opened to one of another kind, it is
-// closed when it is released, and so are idle ones to the same host: a standby that is promoted keeps its connections. It
-// is for the leaseholder.
+// closed when it is released, and so are idle ones to the same host when that has become a standby, or is none any more: a
+// standby that is promoted keeps its connections. It is for the leaseholder.
 func (c *Conn) Report(inStandby, readOnly bool) {
-	c.turned = c.wants.suit(inStandby, readOnly) != nil
+	switch {
+	case c.wants.suit(inStandby, readOnly) == nil:
+		c.turned = notTurned
+	case c.wants.suit(inStandby, !readOnly) == nil: // a tenant's function may have set that
+		c.turned = connectionTurned
+	default:
+		c.turned = hostTurned
+	}
 }
+
+// turn says what is not any more what a connection was opened to.
+type turn uint8
+
+const (
+	notTurned turn = iota
+	connectionTurned
+	hostTurned
+)
 
 // Release ends the lease of a connection that is at ReadyForQuery "idle" and owes nothing: the target's first waiter
 // gets it, or that of a target that shares it, or it turns idle, or it is closed when it is too old, drained, or more

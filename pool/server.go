@@ -166,7 +166,7 @@ func (s *server) release(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	if c.turned {
+	if c.turned == hostTurned {
 		s.expel(func(other *Conn) bool { return other.host == c.host })
 	}
 	if s.unfit(c, now) {
@@ -197,7 +197,7 @@ func (s *server) discard(c *Conn) {
 // unfit reports whether nobody shall lease the connection again.
 func (s *server) unfit(c *Conn, now time.Time) bool {
 	p := c.pool
-	return s.closed || c.epoch != p.epoch || now.After(c.expiry) || c.turned || s.strays(c) ||
+	return s.closed || c.epoch != p.epoch || now.After(c.expiry) || c.turned != notTurned || s.strays(c) ||
 		s.options.TenantsSeen > 0 && len(c.seen) >= s.options.TenantsSeen || p.limit > 0 && p.size > p.limit
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/docex-proxy/docex-proxy/pool"
 	"github.com/docex-proxy/docex-proxy/registry"
@@ -21,6 +22,7 @@ func (r *refusal) SQLState() string { return r.code }
 type vault struct {
 	code                  string // what a wrong secret is refused with
 	server, truth, cached int    // generations
+	held                  int    // the generation at which the tenant is moving
 	dials, asked          int
 	dialed, answered      func() // run after each attempt, and each answer of the registry
 }
@@ -39,9 +41,9 @@ func (v *vault) Acquire(_ context.Context, target pool.Target, _ int) (*pool.Con
 
 func (v *vault) Ask(*pool.Request, pool.Target, int) (*pool.Conn, error) { return nil, pool.ErrBlocks }
 
-func (v *vault) rotated(_ context.Context, _ registry.TenantID, generation int) bool {
+func (v *vault) changed(_ context.Context, _ registry.TenantID, version int64) bool {
 	v.asked++
-	if v.truth == generation {
+	if int64(v.truth) == version {
 		return false
 	}
 	v.cached = v.truth
@@ -52,13 +54,13 @@ func (v *vault) rotated(_ context.Context, _ registry.TenantID, generation int) 
 }
 
 func (v *vault) Route(context.Context, router.Startup) (router.Route, error) {
-	tenant := &registry.Tenant{ID: "acme", Route: &registry.Route{SecretGeneration: v.cached}}
-	return router.Route{Tenant: tenant, Target: pool.Target{Server: "main", Generation: v.cached}}, nil
+	tenant := &registry.Tenant{ID: "acme", Route: &registry.Route{SecretGeneration: v.cached, Version: int64(v.cached)}}
+	return router.Route{Tenant: tenant, Target: pool.Target{Server: "main", Generation: v.cached}, Held: v.held > 0 && v.cached == v.held}, nil
 }
 
 // session is one that knows what the vault's cache holds now.
 func (v *vault) session(t *testing.T) *session {
-	s := &session{server: &Server{}, o: &Options{Router: v, Pool: v, Rotated: v.rotated}}
+	s := &session{server: &Server{}, o: &Options{Router: v, Pool: v, Changed: v.changed}}
 	s.life.begin(t.Context())
 	route, _ := v.Route(t.Context(), router.Startup{})
 	s.route.Store(&route)
@@ -107,5 +109,24 @@ func TestALoginThatIsRefusedForGoodIsTriedOnce(t *testing.T) {
 		if _, err := v.session(t).acquire(t.Context()); !errors.As(err, &connect) || v.dials != 1 {
 			t.Errorf("%s: %v after %d attempts", name, err, v.dials)
 		}
+	}
+}
+
+// The old server of a tenant that is moving lets its role in no more.
+func TestALoginThatIsRefusedBecauseTheTenantIsMovingWaitsForTheEndOfTheMove(t *testing.T) {
+	v := &vault{code: "28000", server: 3, truth: 2, cached: 1, held: 2}
+	s := v.session(t)
+	done := make(chan error)
+	go func() {
+		_, err := s.acquire(t.Context())
+		done <- err
+	}()
+	for !s.route.Load().Held {
+		time.Sleep(time.Millisecond)
+	}
+	v.cached = 3
+	s.recheck(t.Context()) // as when the notification comes
+	if err := <-done; err != nil || v.dials != 2 || v.asked != 1 {
+		t.Errorf("%v after %d attempts and %d questions", err, v.dials, v.asked)
 	}
 }

@@ -47,9 +47,9 @@ type fleet interface {
 type Options struct {
 	Router routeFinder
 	Pool   acquirer
-	// Rotated asks the registry, past what is known of the tenant, whether its role has a secret of another generation by
-	// now. When it has, the Router knows afterwards. nil: not asked.
-	Rotated func(ctx context.Context, id registry.TenantID, generation int) bool
+	// Changed asks the registry, past what is known of the tenant, whether its route is of another version by now. When it
+	// is, the Router knows afterwards. nil: not asked.
+	Changed func(ctx context.Context, id registry.TenantID, version int64) bool
 	Metrics *metrics.Metrics
 	Traces  *traces.Tracer // nil: none
 	Logger  *slog.Logger

@@ -321,8 +321,8 @@ func (s *Server) drain(stop context.CancelCauseFunc, gone <-chan struct{}) {
 }
 
 // acquire leases a server connection for the session's present route. Where the server does not let the role in, its
-// secret may have been rotated a moment ago and this proxy not been told yet: then the registry is asked, and the
-// client does not get to know.
+// secret may have been rotated, or the tenant have begun to move, a moment ago and this proxy not been told yet: then the
+// registry is asked, and the client does not get to know.
 func (s *session) acquire(ctx context.Context) (*pool.Conn, error) {
 	if err := s.paced(ctx); err != nil {
 		return nil, err
@@ -342,13 +342,13 @@ func (s *session) acquire(ctx context.Context) (*pool.Conn, error) {
 	}
 }
 
-// rerouted reports whether the session has another target by now than what the route says.
+// rerouted reports whether the session has another target by now than what the route says, or has to wait for one.
 func (s *session) rerouted(ctx context.Context, route *router.Route) bool {
-	if s.route.Load().Target == route.Target && s.o.Rotated != nil &&
-		s.o.Rotated(ctx, route.Tenant.ID, route.Tenant.Route.SecretGeneration) {
+	if s.route.Load() == route && s.o.Changed != nil && s.o.Changed(ctx, route.Tenant.ID, route.Tenant.Route.Version) {
 		s.recheck(ctx)
 	}
-	return ctx.Err() == nil && s.route.Load().Target != route.Target
+	now := s.route.Load()
+	return ctx.Err() == nil && (now.Target != route.Target || now.Held)
 }
 
 // loginRefused reports whether a server has refused a role, as such or for its password.

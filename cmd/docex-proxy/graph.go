@@ -164,7 +164,7 @@ func buildProxy(config *configs.Config, p prepared, g *graph) *proxy.Server {
 		Logins:                g.cache,
 		Policy:                policyOf(config),
 		Pool:                  g.pools,
-		Rotated:               g.rotated,
+		Changed:               g.changed,
 		Metrics:               g.metrics,
 		Traces:                g.traces,
 		Logger:                g.logger,
@@ -302,11 +302,11 @@ func (g *graph) registryChanged(payload string) {
 	drain()
 }
 
-// rotated asks the store itself whether a tenant's role has got another secret than the cache knows. The cache forgets
-// only then: a server that refuses a role for good costs no one else's entries, and a registry that is down none at all.
-func (g *graph) rotated(ctx context.Context, id registry.TenantID, generation int) bool {
+// changed asks the store itself whether a tenant's route is another one than the cache knows. The cache forgets only then: a
+// server that refuses a role for good costs no one else's entries, and a registry that is down none at all.
+func (g *graph) changed(ctx context.Context, id registry.TenantID, version int64) bool {
 	tenant, err := g.store.Tenant(ctx, id)
-	if err != nil || tenant.Route == nil || tenant.Route.SecretGeneration == generation {
+	if err != nil || tenant.Route == nil || tenant.Route.Version == version {
 		return false
 	}
 	g.cache.Forget(string(id))
