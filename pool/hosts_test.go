@@ -200,9 +200,17 @@ func TestConnectionsFollowTheirServerToAnotherHost(t *testing.T) {
 	set = b.set()
 	idle, leased = acquire(t, set, target, 0), acquire(t, set, target, 0)
 	idle.Release()
-	leased.Report(false, true) // its configuration has been changed
+	leased.Report(false, true) // by its configuration, or by a tenant's function
 	leased.Release()
-	eventually(t, "what leads to a read-only server is closed", func() bool {
+	if s := stat(set, target); s.Idle != 1 || s.Active != 0 {
+		t.Errorf("one connection has become read-only, and the other is left: %+v", s)
+	}
+	leased = acquire(t, set, target, 0)
+	other := acquire(t, set, target, 0)
+	other.Release()
+	leased.Report(true, true)
+	leased.Release()
+	eventually(t, "what leads to a standby is closed", func() bool {
 		s := stat(set, target)
 		return s.Idle+s.Active+s.Connecting == 0
 	})
