@@ -18,6 +18,7 @@ type dialer struct {
 	server   string         // its name
 	settings *pgconn.Config // everything but user, password, database and run-time parameters
 	password func(role string, generation int) string
+	open     func(context.Context, *pgconn.Config) (*pgconn.HijackedConn, error)
 	timeout  time.Duration
 	logger   *slog.Logger
 	failures complaint
@@ -33,7 +34,8 @@ func newDialer(name string, s Server, o Options) (*dialer, error) {
 	if s.ClientCertificate != nil {
 		present(settings, s.ClientCertificate)
 	}
-	return &dialer{server: name, settings: settings, password: o.Password, timeout: o.ConnectTimeout, logger: o.Logger}, nil
+	return &dialer{server: name, settings: settings, password: o.Password, open: o.Connect,
+		timeout: o.ConnectTimeout, logger: o.Logger}, nil
 }
 
 // connString names every keyword that ParseConfig would otherwise take from the environment, a password file or
@@ -84,6 +86,11 @@ func (d *dialer) complain(t Target, err error) {
 func (d *dialer) connect(ctx context.Context, config *pgconn.Config) (*pgconn.HijackedConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
+	return d.open(ctx, config)
+}
+
+// connect is Options.Connect over the network.
+func connect(ctx context.Context, config *pgconn.Config) (*pgconn.HijackedConn, error) {
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err
