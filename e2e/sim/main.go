@@ -16,6 +16,9 @@ import (
 	"github.com/docex-proxy/docex-proxy/registry"
 )
 
+// mostMemory is from how much on it is rather collected than taken. Two scenarios at full size need less.
+const mostMemory = 6 << 30
+
 func main() {
 	o, err := parse(os.Args[1:], os.Stderr)
 	if err != nil {
@@ -27,6 +30,7 @@ func main() {
 	// Simulated time is testing/synctest's, which wants a test: this program is one.
 	os.Args = os.Args[:1]
 	debug.SetGCPercent(200) // most of what there is stays
+	debug.SetMemoryLimit(mostMemory)
 	everything := func(_, _ string) (bool, error) { return true, nil }
 	testing.Main(everything, []testing.InternalTest{{Name: "sim", F: func(t *testing.T) {
 		if err := run(t, o, os.Stdout, os.Stderr); err != nil {
