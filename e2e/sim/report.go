@@ -185,8 +185,11 @@ func (s scenario) live(t *testing.T, o options) (lived outcome) {
 	lived.report = report.Bytes()
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)
-	lived.progress = fmt.Appendf(nil, "%s: %s, %d MB of the machine's memory, %s in the median for a pool's Drain of one tenant\n",
-		s.name, time.Since(began).Round(time.Second/10), memory.Sys>>20, drained)
+	lived.progress = fmt.Appendf(nil, "%s: %s, %d MB of the machine's memory", s.name, time.Since(began).Round(time.Second/10), memory.Sys>>20)
+	if drained > 0 {
+		lived.progress = fmt.Appendf(lived.progress, ", %s in the median for a pool's Drain of one tenant", drained)
+	}
+	lived.progress = append(lived.progress, '\n')
 	return lived
 }
 
