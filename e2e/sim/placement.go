@@ -7,8 +7,8 @@ import "slices"
 // placement chooses the server of a new tenant, by how many each has.
 type placement func(tenants []int) int
 
-// leastTenants is the server with the fewest, the first of several: the rule of docexctl's --place least-tenants, whose code
-// is SQL.
+// leastTenants is the server with the fewest, the first of several: the rule of docexctl's --place least-tenants, which
+// counts in the registry.
 func leastTenants(tenants []int) int {
 	return slices.Index(tenants, slices.Min(tenants))
 }
