@@ -24,7 +24,7 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 GORELEASER = github.com/goreleaser/goreleaser/v2@v2.15.1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test vet format-check unit e2e browser isolation churn compat docex fuzz faults fleet moves bench gobench lint fmt cover promtool cross man sbom deb deb-check release-check snapshot up down clean
+.PHONY: help build demo test vet format-check unit e2e browser isolation churn compat docex fuzz faults fleet moves sim bench gobench lint fmt cover promtool cross man sbom deb deb-check release-check snapshot up down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ fleet: ## Kill one of four proxies behind HAProxy every ten seconds while client
 
 moves: ## Move tenants to another server and back while their clients write
 	$(GO) run ./e2e/faults -moves 50 $(FAULTS)
+
+sim: ## Have 100 proxies serve a million tenants on 500 servers in simulated time, and print what it was like
+	$(GO) run ./e2e/sim $(SIM)
 
 bench: ## Measure the proxy beside PgBouncer and Postgres itself, in one run, and print the tables
 	@scripts/deps.sh bench

@@ -24,6 +24,7 @@ type dialer struct {
 	wants    attributes
 	readOnly bool // transactions are, unless they say otherwise
 	password func(role string, generation int) string
+	open     func(context.Context, *pgconn.Config) (*pgconn.HijackedConn, error)
 	timeout  time.Duration
 	logger   *slog.Logger
 	failures complaint
@@ -33,7 +34,8 @@ type dialer struct {
 }
 
 func newDialer(name string, s Server, o Options) (*dialer, error) {
-	d := &dialer{server: name, wants: s.attributes(), readOnly: s.ReadOnly, password: o.Password, timeout: o.ConnectTimeout, logger: o.Logger}
+	d := &dialer{server: name, wants: s.attributes(), readOnly: s.ReadOnly, password: o.Password, open: o.Connect,
+		timeout: o.ConnectTimeout, logger: o.Logger}
 	for _, host := range s.Hosts {
 		settings, err := pgconn.ParseConfig(connString(s, host))
 		if err != nil {
@@ -153,7 +155,7 @@ func (d *dialer) attempt(ctx context.Context, many, i int, wants attributes, t T
 		defer cancel()
 	}
 	config := d.config(i, t)
-	conn, err := open(ctx, config, wants)
+	conn, err := d.enter(ctx, config, wants)
 	if err == nil {
 		d.last.Store(int32(i))
 		return conn, nil
@@ -165,8 +167,21 @@ func (d *dialer) attempt(ctx context.Context, many, i int, wants attributes, t T
 	return nil, err
 }
 
-// open logs in to a host that is what is wanted.
-func open(ctx context.Context, config *pgconn.Config, wants attributes) (*pgconn.HijackedConn, error) {
+// enter logs in to a host that is what is wanted.
+func (d *dialer) enter(ctx context.Context, config *pgconn.Config, wants attributes) (*pgconn.HijackedConn, error) {
+	conn, err := d.open(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	if err := wants.accept(conn.ParameterStatuses); err != nil {
+		hangUp(conn.Conn)
+		return nil, fmt.Errorf("%s: %w", hostOf(conn), err)
+	}
+	return conn, nil
+}
+
+// connect is Options.Connect over the network.
+func connect(ctx context.Context, config *pgconn.Config) (*pgconn.HijackedConn, error) {
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err
@@ -179,10 +194,6 @@ func open(ctx context.Context, config *pgconn.Config, wants attributes) (*pgconn
 	if err != nil {
 		conn.Conn().Close()
 		return nil, err
-	}
-	if err := wants.accept(hijacked.ParameterStatuses); err != nil {
-		hangUp(hijacked.Conn)
-		return nil, fmt.Errorf("%s: %w", hostOf(hijacked), err)
 	}
 	return hijacked, nil
 }

@@ -1,10 +1,13 @@
 package pool
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/docex-proxy/docex-proxy/metrics"
 )
@@ -72,6 +75,10 @@ type Options struct {
 	// reconnect per connection and Quantum is caused by fairness. 50 ms.
 	Quantum time.Duration
 
+	// Connect opens a connection and brings it to ReadyForQuery "idle", with nothing read ahead and nothing reading it, and
+	// the configuration as its Config; nil has pgconn do it, over the network. Its context ends after ConnectTimeout.
+	Connect func(context.Context, *pgconn.Config) (*pgconn.HijackedConn, error)
+
 	// NewState makes Conn.State of a new connection; nil leaves it nil.
 	NewState func() any
 
@@ -102,6 +109,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Password == nil {
 		o.Password = func(string, int) string { return "" }
+	}
+	if o.Connect == nil {
+		o.Connect = connect
 	}
 	if o.NewState == nil {
 		o.NewState = func() any { return nil }

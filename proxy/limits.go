@@ -9,6 +9,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/docex-proxy/docex-proxy/pool"
+	"github.com/docex-proxy/docex-proxy/proxy/peers"
 	"github.com/docex-proxy/docex-proxy/registry"
 	"github.com/docex-proxy/docex-proxy/router"
 )
@@ -38,12 +39,7 @@ func (t times) of(l *registry.Limits) times {
 func (s *session) limits() *registry.Limits { return &s.route.Load().Tenant.Route.Limits }
 
 // portion is this proxy's part of a limit, at least 1; 0 is no limit.
-func (s *Server) portion(limit int) int {
-	if limit == 0 {
-		return 0
-	}
-	return max(1, limit/s.sharers())
-}
+func (s *Server) portion(limit int) int { return peers.Portion(limit, s.sharers()) }
 
 // sharers is how many proxies the limits of a tenant are divided among.
 func (s *Server) sharers() int {

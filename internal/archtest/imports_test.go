@@ -78,6 +78,7 @@ var rooms = map[string]room{
 	"e2e/docexapp":       {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it has DocEX itself use the programs"},
 	"e2e/faults":         {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it breaks what the programs stand on"},
 	"e2e/isolation":      {ours: []string{"e2e/program", "internal/localpg"}, why: "a black box too: it attacks the programs as a tenant would"},
+	"e2e/sim":            {ours: []string{"pool", "proxy/peers", "registry", "router"}, why: "what decides in its proxies is the product's own, what is around them a model: it needs neither Postgres nor the programs"},
 	"e2e":                {why: "a black box: it runs the programs, and would not notice what they really do if it used their packages"},
 }
 
@@ -90,7 +91,7 @@ type library struct {
 // libraries are the prefixes of import paths; the longest that fits an import decides.
 var libraries = map[string]library{
 	"github.com/jackc/pgx/v5":                    {[]string{"registry", "provision", "internal/pgtest", "e2e", "e2e/bench", "e2e/churn", "e2e/compat", "e2e/faults", "e2e/isolation", "examples/pgx"}, "SQL is for these; the proxy itself speaks the protocol"},
-	"github.com/jackc/pgx/v5/pgconn":             {[]string{"cmd/docexctl", "registry", "provision", "pool", "pool/slots", "internal/pgtest", "e2e", "e2e/bench", "e2e/churn", "e2e/compat", "e2e/faults", "e2e/isolation"}, "pool dials and authenticates with pgconn, and takes the connection out of it; docexctl reads a client's DSN as a driver does"},
+	"github.com/jackc/pgx/v5/pgconn":             {[]string{"cmd/docexctl", "registry", "provision", "pool", "pool/slots", "internal/pgtest", "e2e", "e2e/bench", "e2e/churn", "e2e/compat", "e2e/faults", "e2e/isolation", "e2e/sim"}, "pool dials and authenticates with pgconn, and takes the connection out of it; docexctl reads a client's DSN as a driver does; a simulation has connections that are none"},
 	"github.com/jackc/pgx/v5/pgproto3":           {nil, "two families of message types must not meet: the proxy's is pgproto3/v2"},
 	"github.com/jackc/pgproto3/v2":               {[]string{"proxy", "proxy/admin"}, "messages are decoded where sessions begin, and nowhere on the hot path"},
 	"github.com/jackc/puddle/v2":                 {[]string{"pool"}, "pooling is decided in one place"},

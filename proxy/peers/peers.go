@@ -120,6 +120,14 @@ func (f *Fleet) beat(ctx context.Context) error {
 	return nil
 }
 
+// Portion is a proxy's part of a limit that so many proxies share, at least 1; 0 is no limit.
+func Portion(limit, sharers int) int {
+	if limit == 0 {
+		return 0
+	}
+	return max(1, limit/sharers)
+}
+
 // Forward passes the body of a cancel request on to the peer of a number, if there is one. It returns at once.
 func (f *Fleet) Forward(number int, body []byte) {
 	if f.Number() == 0 || number == 0 {

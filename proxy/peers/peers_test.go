@@ -183,3 +183,11 @@ func TestAProxyTakesLeave(t *testing.T) {
 		t.Error("it did not")
 	}
 }
+
+func TestPortionsOfALimit(t *testing.T) {
+	for _, c := range []struct{ limit, sharers, want int }{{0, 3, 0}, {10, 1, 10}, {10, 3, 3}, {2, 3, 1}} {
+		if got := peers.Portion(c.limit, c.sharers); got != c.want {
+			t.Errorf("of %d for %d: %d, want %d", c.limit, c.sharers, got, c.want)
+		}
+	}
+}
