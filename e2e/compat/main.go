@@ -39,7 +39,7 @@ type options struct {
 }
 
 func allSuites() []suite {
-	return []suite{pgxSuite(), pqSuite(), psycopg2Suite(), psycopgSuite(), nodePostgresSuite(), postgresJSSuite()}
+	return []suite{pgxSuite(), pqSuite(), psycopg2Suite(), psycopgSuite(), nodePostgresSuite(), postgresJSSuite(), pgjdbcSuite()}
 }
 
 func parseOptions(arguments []string, stderr io.Writer) (options, error) {

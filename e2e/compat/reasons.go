@@ -30,6 +30,7 @@ func reasons() []reason {
 		{"psycopg", tests(`test_pipeline(_async)?\.test_auto_prepare$|test_prepared(_async)?\.test_dont_prepare`), catalog},
 		{"node-postgres", tests(`connection-pool/error-tests\.js$|gh-issues/130-tests\.js$`), processID},
 		{"postgres.js", tests(`^listen (reconnects|result reports correct connection state after reconnection)$`), processID},
+		{"pgJDBC", tests(`\.CopyTest\.testLockReleaseOnCancelFailure$|\.IsValidTest\.testIsValidRemoteClose$`), processID},
 	}
 }
 

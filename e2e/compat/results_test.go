@@ -56,6 +56,21 @@ func TestJUnitResultsHaveTheWorstOutcomeOfATest(t *testing.T) {
 	}
 }
 
+func TestJUnitResultsMayBeOfOneSuite(t *testing.T) {
+	found, err := junitResults([]byte(`<testsuite name="JUnit Vintage" tests="2">
+<properties><property name="port" value="1"/></properties>
+<testcase name="a[binary = FORCE]" classname="p.C"/>
+<testcase name="b" classname="p.C"><failure message="no" type="E"><![CDATA[at line 1]]></failure></testcase>
+</testsuite>`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]outcome{"p.C.a[binary = FORCE]": passed, "p.C.b": failed}
+	if got := outcomes(found); !maps.Equal(got, want) || found["p.C.b"].said != "no\nat line 1" {
+		t.Errorf("got %v", found)
+	}
+}
+
 func TestWhatPassesDirectlyOnlyHasAReasonOrIsAFault(t *testing.T) {
 	c := column{
 		suite:   suite{name: "lib/pq"},
