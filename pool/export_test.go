@@ -48,6 +48,15 @@ func (s *server) audit() error {
 	check(live == s.live, "%d live targets, %d counted", live, s.live)
 	check(s.used == s.max || s.next(nil) == nil, "a free slot while %v waits", s.next(nil))
 	check(s.idle.size == 0 || s.next(nil) == nil || s.used < s.max || !s.wake.IsZero(), "idle connections beside waiters, and no timer")
+	indexed := 0
+	for tenant, p := range s.tenants {
+		check(p != nil && p.newer == nil, "%s has no newest target", tenant)
+		for ; p != nil; p = p.older {
+			indexed++
+			check(p.target.Tenant == tenant && s.targets[p.target] == p && (p.older == nil || p.older.newer == p), "%v is in the wrong place of the index", p.target)
+		}
+	}
+	check(indexed == len(s.targets), "%d targets, %d in the index", len(s.targets), indexed)
 	return errors.Join(append(errs, s.auditGroups())...)
 }
 
@@ -91,7 +100,9 @@ func (s *server) auditGroups() error {
 func (s *Set) Targets() int {
 	n := 0
 	for _, server := range s.servers {
-		n += len(server.known())
+		server.mu.Lock()
+		n += len(server.targets)
+		server.mu.Unlock()
 	}
 	return n
 }

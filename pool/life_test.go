@@ -76,7 +76,7 @@ func TestDrainClosesIdleConnectionsAtOnceAndLeasedOnesAtRelease(t *testing.T) {
 	leased, idle, other := acquire(t, set, drained, 0), acquire(t, set, drained, 0), acquire(t, set, kept, 0)
 	idle.Release()
 	other.Release()
-	set.Drain(func(target pool.Target) bool { return target.Tenant == "drained" })
+	set.Drain("drained")
 	eventually(t, "the idle one is gone", func() bool { return b.backends() == 2 })
 	if got := mustAsk(t, leased, "SELECT name FROM whoami"); got != "drained" {
 		t.Errorf("the leased connection answers %q", got)
@@ -111,7 +111,7 @@ func TestADrainReachesConnectionsThatAreBeingOpened(t *testing.T) {
 		leased <- c
 	}()
 	<-entered
-	set.Drain(func(pool.Target) bool { return true })
+	set.Drain("")
 	close(proceed)
 	(<-leased).Release()
 	if dials := len(entered) + 1; dials != 2 {

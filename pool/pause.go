@@ -85,18 +85,6 @@ func (s *Set) Quiesce(ctx context.Context, tenant string) error {
 	return until(ctx, func() bool { return !s.busy(tenant) })
 }
 
-// AwaitDrain waits until every connection that a Drain has found of the targets that match is closed.
-func (s *Set) AwaitDrain(ctx context.Context, match func(Target) bool) error {
-	return until(ctx, func() bool {
-		for _, server := range s.servers {
-			if server.draining(match) {
-				return false
-			}
-		}
-		return true
-	})
-}
-
 func until(ctx context.Context, holds func() bool) error {
 	ticker := time.NewTicker(quiescePause)
 	defer ticker.Stop()

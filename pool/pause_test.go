@@ -32,7 +32,7 @@ func TestAPausedTenantWaitsAndNoOther(t *testing.T) {
 		t.Errorf("a paused tenant's Ask: %v", err)
 	}
 	acquire(t, set, globex, 0).Release()
-	set.Drain(func(target pool.Target) bool { return target == acme })
+	set.Drain(acme.Tenant)
 	held.Release()
 	if err := set.Quiesce(t.Context(), "acme"); err != nil {
 		t.Error(err)
@@ -88,22 +88,21 @@ func isQueueError(err error) bool {
 func TestADrainIsWaitedForUntilTheLastOfItsConnectionsIsClosed(t *testing.T) {
 	b := newBench(t, 4)
 	set, acme, globex := b.set(), b.tenant("acme"), b.tenant("globex")
-	ofAcme := func(target pool.Target) bool { return target == acme }
 	leased, idle := acquire(t, set, acme, 0), acquire(t, set, acme, 0)
 	idle.Release()
 	defer acquire(t, set, globex, 0).Release()
 	for range 2 { // the second finds what the first has found
-		set.Drain(func(pool.Target) bool { return true })
+		set.Drain("")
 	}
 	fresh := acquire(t, set, acme, 0)
 	defer fresh.Release()
 	short, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer stop()
-	if err := set.AwaitDrain(short, ofAcme); !errors.Is(err, context.DeadlineExceeded) {
+	if err := set.AwaitDrain(short, acme.Tenant); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the wait ended while a connection was leased: %v", err)
 	}
 	leased.Release()
-	if err := set.AwaitDrain(t.Context(), ofAcme); err != nil {
+	if err := set.AwaitDrain(t.Context(), acme.Tenant); err != nil {
 		t.Error(err)
 	}
 	if err := set.Audit(); err != nil {

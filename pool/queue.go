@@ -55,6 +55,8 @@ type targetPool struct {
 	counted int                  // of size, in the claimant's
 	inGroup element[*targetPool] // in one of the group's lists
 	came    int                  // into it, as the group counts
+
+	newer, older *targetPool // of the same tenant
 }
 
 // claimant is by whom the target claims its part of the budget.
@@ -87,6 +89,7 @@ func (s *server) pool(t Target) *targetPool {
 		s.join(p)
 	}
 	s.targets[t] = p
+	s.index(p)
 	return p
 }
 
@@ -96,6 +99,7 @@ func (s *server) forget(p *targetPool) {
 		return // forgotten already: were it spare twice, two tenants would share one pool, and get each other's connections
 	}
 	delete(s.targets, p.target)
+	s.unindex(p)
 	if p.group != nil {
 		s.part(p)
 	}

@@ -33,7 +33,8 @@ type server struct {
 	used    int           // slots taken
 	live    int           // targets that hold or want connections
 	targets map[Target]*targetPool
-	spare   []*targetPool // of no target, for the next that come
+	tenants map[string]*targetPool // the newest target of each; the others follow it
+	spare   []*targetPool          // of no target, for the next that come
 	groups  map[groupKey]*group
 	idle    list[*Conn]     // least recently used first
 	empty   list[*claimant] // want a connection and have none, longest first
@@ -379,31 +380,6 @@ func (s *server) wakeAt(at time.Time) {
 	case s.alarm <- struct{}{}:
 	default: // it has been told already and not looked yet
 	}
-}
-
-// drain closes the idle connections of a target, and has the others closed when they are released.
-func (s *server) drain(t Target) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.targets[t]
-	if p == nil {
-		return
-	}
-	p.epoch++
-	s.expel(func(c *Conn) bool { return c.pool == p })
-	p.drained = p.size
-}
-
-// draining reports whether a target has connections from before its last drain, or sockets that are being closed.
-func (s *server) draining(match func(Target) bool) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for t, p := range s.targets {
-		if p.drained+p.closing > 0 && match(t) {
-			return true
-		}
-	}
-	return false
 }
 
 // expel closes idle connections.

@@ -59,6 +59,7 @@ func newServer(name string, config Server, o *Options) (*server, error) {
 		metrics: o.Metrics,
 		logger:  o.Logger,
 		targets: make(map[Target]*targetPool),
+		tenants: make(map[string]*targetPool),
 		groups:  make(map[groupKey]*group),
 		vacant:  make(chan struct{}),
 	}, nil
@@ -101,18 +102,6 @@ func (s *Set) TryAcquire(t Target, limit int) (*Conn, bool) {
 		return nil, false
 	}
 	return server.tryAcquire(t, limit)
-}
-
-// Drain closes the connections of the targets that match: idle ones at once, leased ones when they are released,
-// those being opened when they are. Later Acquires open new ones. It does not wait for the sockets to close.
-func (s *Set) Drain(match func(Target) bool) {
-	for _, server := range s.servers {
-		for _, t := range server.known() {
-			if match(t) {
-				server.drain(t)
-			}
-		}
-	}
 }
 
 // Close turns waiters away with ErrClosed and closes every connection, those that are leased when they are

@@ -34,8 +34,8 @@ type group struct {
 	came, round int
 }
 
-// mostLooked bounds the search for a target that a connection knows.
-const mostLooked = 64
+// mostLooked bounds the search for a target that a connection knows, and for a connection that knows a target.
+const mostLooked = 16
 
 // knows reports whether the connection has served the tenant before: its server process has that tenant's tables in its
 // caches then, where another would have to read the catalogs.
@@ -138,13 +138,17 @@ func (g *group) known(c *Conn, first *targetPool) *targetPool {
 // idleFor is the idle connection for a target: one that knows it, else that which was used least recently; nil when there is
 // none.
 func (g *group) idleFor(tenant string) *Conn {
-	for c := range g.idle.all() { // at most as many as there are slots
+	if g.idle.front == nil {
+		return nil
+	}
+	looked := 0
+	for c := range g.idle.all() {
 		if c.knows(tenant) {
 			return c
 		}
-	}
-	if g.idle.front == nil {
-		return nil
+		if looked++; looked == mostLooked {
+			break
+		}
 	}
 	return g.idle.front.value
 }

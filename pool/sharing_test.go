@@ -356,7 +356,7 @@ func TestADrainOfOneTenantLeavesTheLeasesOfThoseThatShareWithItAlone(t *testing.
 	drained, other, idle := acquire(t, set, targets[0], 0), acquire(t, set, targets[1], 0), acquire(t, set, targets[0], 0)
 	pid := other.PID()
 	idle.Release()
-	set.Drain(func(target pool.Target) bool { return target == targets[0] })
+	set.Drain(targets[0].Tenant)
 	eventually(t, "the idle one is closed", func() bool { return b.backends() == 2 })
 	drained.Release()
 	eventually(t, "the leased one is closed", func() bool { return b.backends() == 1 })

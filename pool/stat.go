@@ -46,14 +46,3 @@ func (s *Set) Host(serverName string) Host {
 	config := server.dialer.hosts[server.dialer.last.Load()]
 	return Host{config.Host, config.Port}
 }
-
-// known returns the server's targets.
-func (s *server) known() []Target {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	targets := make([]Target, 0, len(s.targets))
-	for t := range s.targets {
-		targets = append(targets, t)
-	}
-	return targets
-}

@@ -6,8 +6,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -287,10 +290,14 @@ func (s *Server) recheck(payload string) {
 func (s *Server) concerned(payload string) []*session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	login, ofLogin := strings.CutPrefix(payload, "login/")
+	if payload != "*" && !ofLogin {
+		return slices.Collect(maps.Keys(s.tenants[registry.TenantID(payload)]))
+	}
 	var found []*session
-	for id, sessions := range s.tenants {
+	for _, sessions := range s.tenants {
 		for session := range sessions {
-			if payload == "*" || payload == string(id) || payload == "login/"+session.route.Load().User {
+			if !ofLogin || login == session.route.Load().User {
 				found = append(found, session)
 			}
 		}

@@ -101,15 +101,10 @@ func (c *console) kill(tenant string) int {
 	return n
 }
 
-func (c *console) reconnect(tenant string) { c.pools.Drain(of(tenant)) }
+func (c *console) reconnect(tenant string) { c.pools.Drain(tenant) }
 
 func (c *console) waitClose(ctx context.Context, tenant string) error {
-	return c.pools.AwaitDrain(ctx, of(tenant))
-}
-
-// of matches a tenant's targets, "" all.
-func of(tenant string) func(pool.Target) bool {
-	return func(target pool.Target) bool { return tenant == "" || target.Tenant == tenant }
+	return c.pools.AwaitDrain(ctx, tenant)
 }
 
 func (c *console) pause(ctx context.Context, tenant string) error {

@@ -269,7 +269,7 @@ func (g *graph) retire(stopWatched func()) {
 	g.retired.Store(true)
 	stopWatched()
 	g.proxy.Retire()
-	g.pools.Drain(func(pool.Target) bool { return true })
+	g.pools.Drain("")
 }
 
 // endService lets go of the listeners, of which there are copies for the next process: a client would wait at them for
@@ -295,9 +295,11 @@ func (g *graph) listenToRegistry(ctx context.Context) error {
 // again. Connections that were opened for what the tenant was are closed, idle ones now.
 func (g *graph) registryChanged(payload string) {
 	g.cache.Forget(payload)
-	drain := func() {
-		g.pools.Drain(func(target pool.Target) bool { return target.Tenant == payload || payload == "*" })
+	tenant := payload
+	if payload == "*" {
+		tenant = "" // all
 	}
+	drain := func() { g.pools.Drain(tenant) }
 	g.proxy.RegistryChanged(payload, drain) // once more: a session that does not know yet opens another
 	drain()
 }

@@ -122,7 +122,7 @@ func BenchmarkNotification(b *testing.B) {
 			defer set.Close()
 			for b.Loop() {
 				cache.Forget("stranger")
-				set.Drain(func(t pool.Target) bool { return t.Tenant == "stranger" })
+				set.Drain("stranger")
 			}
 		})
 	}

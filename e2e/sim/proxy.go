@@ -132,7 +132,7 @@ func (p *proxy) hear(t int32, name string) {
 func (p *proxy) drain(t int32, name string) {
 	if _, ok := p.touched[t]; ok {
 		began := p.world.stopwatch()
-		p.pools.Drain(func(target pool.Target) bool { return target.Tenant == name })
+		p.pools.Drain(name)
 		p.world.drains.add(p.world.stopwatch() - began)
 	}
 }
