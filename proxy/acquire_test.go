@@ -41,9 +41,9 @@ func (v *vault) Acquire(_ context.Context, target pool.Target, _ int) (*pool.Con
 
 func (v *vault) Ask(*pool.Request, pool.Target, int) (*pool.Conn, error) { return nil, pool.ErrBlocks }
 
-func (v *vault) changed(_ context.Context, _ registry.TenantID, version int64) bool {
+func (v *vault) changed(_ context.Context, _ registry.TenantID, known *registry.Route) bool {
 	v.asked++
-	if int64(v.truth) == version {
+	if v.truth == known.SecretGeneration {
 		return false
 	}
 	v.cached = v.truth
@@ -54,7 +54,7 @@ func (v *vault) changed(_ context.Context, _ registry.TenantID, version int64) b
 }
 
 func (v *vault) Route(context.Context, router.Startup) (router.Route, error) {
-	tenant := &registry.Tenant{ID: "acme", Route: &registry.Route{SecretGeneration: v.cached, Version: int64(v.cached)}}
+	tenant := &registry.Tenant{ID: "acme", Route: &registry.Route{SecretGeneration: v.cached}}
 	return router.Route{Tenant: tenant, Target: pool.Target{Server: "main", Generation: v.cached}, Held: v.held > 0 && v.cached == v.held}, nil
 }
 

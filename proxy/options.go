@@ -47,9 +47,9 @@ type fleet interface {
 type Options struct {
 	Router routeFinder
 	Pool   acquirer
-	// Changed asks the registry, past what is known of the tenant, whether its route is of another version by now. When it
-	// is, the Router knows afterwards. nil: not asked.
-	Changed func(ctx context.Context, id registry.TenantID, version int64) bool
+	// Changed asks the registry, past what is known of the tenant, whether its route is another one by now. When it is, the
+	// Router knows afterwards. nil: not asked.
+	Changed func(ctx context.Context, id registry.TenantID, known *registry.Route) bool
 	Metrics *metrics.Metrics
 	Traces  *traces.Tracer // nil: none
 	Logger  *slog.Logger

@@ -351,7 +351,7 @@ func (s *session) acquire(ctx context.Context) (*pool.Conn, error) {
 
 // rerouted reports whether the session has another target by now than what the route says, or has to wait for one.
 func (s *session) rerouted(ctx context.Context, route *router.Route) bool {
-	if s.route.Load() == route && s.o.Changed != nil && s.o.Changed(ctx, route.Tenant.ID, route.Tenant.Route.Version) {
+	if s.route.Load() == route && s.o.Changed != nil && s.o.Changed(ctx, route.Tenant.ID, route.Tenant.Route) {
 		s.recheck(ctx)
 	}
 	now := s.route.Load()

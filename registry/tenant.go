@@ -115,6 +115,13 @@ type Route struct {
 	UpdatedAt        time.Time
 }
 
+// LeadsAs reports whether two routes of a tenant lead to the same place, as the same role with the same secret, and let in
+// alike. It does not rely on Version, which only the trigger raises.
+func (r *Route) LeadsAs(other *Route) bool {
+	return r.Status == other.Status && r.Isolation == other.Isolation && r.Server == other.Server && r.Database == other.Database &&
+		r.Role == other.Role && r.SecretGeneration == other.SecretGeneration
+}
+
 // Login is one row of proxy_login: a name and a SCRAM verifier with which clients authenticate to the proxy.
 type Login struct {
 	Name       string

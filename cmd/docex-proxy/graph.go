@@ -306,9 +306,9 @@ func (g *graph) registryChanged(payload string) {
 
 // changed asks the store itself whether a tenant's route is another one than the cache knows. The cache forgets only then: a
 // server that refuses a role for good costs no one else's entries, and a registry that is down none at all.
-func (g *graph) changed(ctx context.Context, id registry.TenantID, version int64) bool {
+func (g *graph) changed(ctx context.Context, id registry.TenantID, known *registry.Route) bool {
 	tenant, err := g.store.Tenant(ctx, id)
-	if err != nil || tenant.Route == nil || tenant.Route.Version == version {
+	if err != nil || tenant.Route == nil || tenant.Route.LeadsAs(known) {
 		return false
 	}
 	g.cache.Forget(string(id))
