@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
+	"strconv"
 	"sync/atomic"
 
 	"github.com/docex-proxy/docex-proxy/internal/buildinfo"
@@ -27,7 +29,7 @@ type console struct {
 func (c *console) build() *admin.Console {
 	return admin.New(admin.Options{
 		Version: buildinfo.Version(),
-		Tenants: c.tenants, Pools: c.pooled, Sessions: c.sessions, Servers: c.servers, Settings: c.settings,
+		Tenants: c.tenants, Pools: c.pooled, Sessions: c.sessions, Servers: c.servers, Settings: c.settings, Peers: c.peers,
 		Kill: c.kill, Reconnect: c.reconnect, WaitClose: c.waitClose, Pause: c.pause, Resume: c.resume, Paused: c.pools.Paused, Reload: c.reload, Shutdown: c.end, Explain: c.explain,
 	})
 }
@@ -82,6 +84,16 @@ func (c *console) servers() []admin.Server {
 	for name, s := range c.known {
 		host := c.pools.Host(name)
 		all = append(all, admin.Server{Name: name, Host: host.Name, Port: host.Port, Max: s.MaxConnections})
+	}
+	return all
+}
+
+func (c *console) peers() []admin.Peer {
+	var all []admin.Peer
+	for _, p := range c.fleet.Peers() {
+		host, text, _ := net.SplitHostPort(p.Address)
+		port, _ := strconv.ParseUint(text, 10, 16) // as it was checked where it was configured; else 0
+		all = append(all, admin.Peer{Number: p.Number, Host: host, Port: uint16(port)})
 	}
 	return all
 }
@@ -159,6 +171,9 @@ func (c *console) explain(ctx context.Context, parameters map[string]string) ([]
 		{"role", route.Tenant.Route.Role},
 		{"isolation", string(route.Tenant.Route.Isolation)},
 		{"max server connections", fmt.Sprint(route.MaxConnections)},
+	}
+	if route.Held {
+		lines = append(lines, [2]string{"held", "the tenant is moving: new transactions wait"})
 	}
 	for _, name := range slices.Sorted(maps.Keys(route.Settings)) {
 		lines = append(lines, [2]string{"setting " + name, route.Settings[name]})

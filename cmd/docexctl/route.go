@@ -51,6 +51,7 @@ type explanation struct {
 	Isolation   *string           `json:"isolation"`
 	SearchPath  *string           `json:"search_path"`
 	PoolMode    *string           `json:"pool_mode"`
+	Held        bool              `json:"held"`                   // new transactions wait: the tenant is moving
 	Connections int               `json:"max_server_connections"` // 0: the server's bound
 	Settings    map[string]string `json:"settings"`
 }
@@ -78,6 +79,9 @@ func (e explanation) writeLines(w io.Writer) {
 		if line.value != nil {
 			fmt.Fprintf(w, "  %s:\t%s\n", line.name, *line.value)
 		}
+	}
+	if e.Held {
+		fmt.Fprintln(w, "  Held:\tthe tenant is moving, new transactions wait")
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.Settings)) {
 		fmt.Fprintf(w, "  Setting:\t%s = %s\n", name, e.Settings[name])
@@ -163,5 +167,5 @@ func (e *explanation) describe(route router.Route) {
 	if route.OwnConnection {
 		mode = string(registry.PoolSession)
 	}
-	e.PoolMode, e.Connections, e.Settings = &mode, route.MaxConnections, route.Settings
+	e.PoolMode, e.Held, e.Connections, e.Settings = &mode, route.Held, route.MaxConnections, route.Settings
 }

@@ -35,6 +35,7 @@ func newConsole(done *deeds, now func() time.Time) *admin.Console {
 		},
 		Servers:   func() []admin.Server { return []admin.Server{{Name: "main", Host: "db", Port: 5432, Max: 20}} },
 		Settings:  func() []admin.Setting { return []admin.Setting{{"listen", "a", "b"}} },
+		Peers:     func() []admin.Peer { return []admin.Peer{{3, "10.0.0.7", 6432}} },
 		Kill:      func(tenant string) int { *done = append(*done, "kill "+tenant); return 1 },
 		Reconnect: func(tenant string) { *done = append(*done, "reconnect "+tenant) },
 		WaitClose: func(_ context.Context, tenant string) error {
@@ -136,6 +137,7 @@ func TestEverythingThatHelpListsIsShown(t *testing.T) {
 	}
 	for command, want := range map[string][]string{
 		"SHOW VERSION":   {"docex-proxy 1.2.3"},
+		"SHOW PEERS":     {"3", "10.0.0.7", "6432", "0"},
 		"SHOW PINS":      {"7", "acme", "app", "unix", "listen", "0001-01-01 00:00:00 UTC"},
 		"SHOW CONFIG":    {"listen", "a", "b", "no"},
 		"SHOW pools":     {"acme", "tenant_acme", "1", "1", "0", "0", "2", "0", "0", "1", "0", "0", "0", "0", "0", "transaction"},

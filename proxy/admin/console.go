@@ -45,6 +45,13 @@ type Server struct {
 	Max        int // server connections
 }
 
+// Peer is a proxy of the same registry.
+type Peer struct {
+	Number int
+	Host   string
+	Port   uint16
+}
+
 // Setting is one key of the configuration.
 type Setting struct{ Key, Value, Default string }
 
@@ -56,6 +63,7 @@ type Options struct {
 	Sessions func() []Session
 	Servers  func() []Server
 	Settings func() []Setting
+	Peers    func() []Peer // the proxies that are alive, this one included, by their numbers
 
 	Kill      func(tenant string) int // ends a tenant's sessions and says how many; "" is all tenants
 	Reconnect func(tenant string)     // has server connections closed when they are released; "" all

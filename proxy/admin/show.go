@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// show answers SHOW. The columns are PgBouncer's of version 1.18; what has no meaning here is 0 or empty.
+// show answers SHOW. The columns are PgBouncer's of version 1.18, of PEERS those of 1.19, where it is new; what has no meaning here is 0 or empty.
 func (c *Console) show(words []string) (*table, error) {
 	if len(words) == 0 {
 		return nil, syntax("SHOW HELP lists what can be shown")
@@ -47,7 +47,8 @@ func shows() []showable {
 	add("USERS", "logins with sessions", (*Console).users)
 	add("CONFIG", "the configuration, secrets left out", (*Console).config)
 	add("STATE", "whether it serves", (*Console).state)
-	for _, name := range []string{"MEM", "DNS_HOSTS", "DNS_ZONES", "PEERS"} {
+	add("PEERS", "the proxies of the same registry that are alive, with this one", (*Console).peers)
+	for _, name := range []string{"MEM", "DNS_HOSTS", "DNS_ZONES"} {
 		add(name, "nothing: for tools that ask", func(*Console) *table { return &table{columns: columnsOf("name")} })
 	}
 	return all
@@ -216,6 +217,14 @@ func (c *Console) databases() *table {
 		t.rows = append(t.rows, []any{
 			s.Name, s.Host, int64(s.Port), "", nil, int64(s.Max), int64(0), int64(0), "transaction", int64(s.Max), used[s.Name], count(c.pausedAll()), int64(0),
 		})
+	}
+	return t
+}
+
+func (c *Console) peers() *table {
+	t := &table{columns: columnsOf("#peer_id host #port #pool_size")}
+	for _, p := range c.o.Peers() {
+		t.rows = append(t.rows, []any{int64(p.Number), p.Host, int64(p.Port), int64(0)})
 	}
 	return t
 }

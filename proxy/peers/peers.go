@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,6 +70,26 @@ func (f *Fleet) Number() int { return f.seen.Load().own }
 
 // Live is how many proxies there are, this one included, as far as is known.
 func (f *Fleet) Live() int { return f.seen.Load().live }
+
+// Peer is a proxy of the registry.
+type Peer struct {
+	Number  int
+	Address string // HOST:PORT
+}
+
+// Peers are the proxies that are alive, this one included, by their numbers, as far as is known.
+func (f *Fleet) Peers() []Peer {
+	seen := f.seen.Load()
+	var all []Peer
+	if seen.own != 0 {
+		all = append(all, Peer{seen.own, f.o.Address})
+	}
+	for number, address := range seen.addresses {
+		all = append(all, Peer{number, address})
+	}
+	slices.SortFunc(all, func(a, b Peer) int { return a.Number - b.Number })
+	return all
+}
 
 // Tried is closed when the first beat has been tried. Sessions that begin before have keys that name nobody.
 func (f *Fleet) Tried() <-chan struct{} { return f.tried }
