@@ -10,8 +10,9 @@ import (
 
 // A tenant on another server than the registry's cannot be created, nor rotated, in one transaction. What it gets there, a
 // database or a schema of the one that tenants share (shared.go), is complete, marked and closed when the registry's
-// transaction enters it, with the status "provisioning"; it is opened after the commit, and its status is "active" last. So a tenant that is being provisioned lacks nothing but its opening,
-// which can be repeated: creating it again does that. What bears a mark and is in no registry can be dropped, as ever.
+// transaction enters it, with the status "provisioning"; it is opened after the commit, and its status is "active" last. So
+// a tenant that is being provisioned lacks nothing but its opening, which can be repeated: creating it again does that. What
+// bears a mark and is in no registry can be dropped, as ever.
 
 // errUnopened is what refuseExisting answers for a tenant that a run which was ended has registered and not opened.
 var errUnopened = errors.New("is registered, and not opened yet")
