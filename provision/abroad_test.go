@@ -45,11 +45,23 @@ func inEurope(id registry.TenantID) provision.TenantRequest {
 // there is the DSN with which a tenant's role logs in to its database on the other server.
 func (s *twoServers) there(t *testing.T, role string, generation int) string {
 	t.Helper()
-	dsn, err := url.Parse(s.eu.DSN(role))
+	return s.loginThere(t, role, role, s.key.Password(role, generation))
+}
+
+// maker is the other server's DSN for a role that may create roles and databases, and is no superuser.
+func (s *twoServers) maker(t *testing.T) string {
+	t.Helper()
+	execute(t, connect(t, s.eu.DSN("postgres")), "CREATE ROLE maker LOGIN CREATEROLE CREATEDB PASSWORD 'secret'")
+	return s.loginThere(t, "postgres", "maker", "secret")
+}
+
+func (s *twoServers) loginThere(t *testing.T, database, user, password string) string {
+	t.Helper()
+	dsn, err := url.Parse(s.eu.DSN(database))
 	if err != nil {
 		t.Fatal(err)
 	}
-	dsn.User = url.UserPassword(role, s.key.Password(role, generation))
+	dsn.User = url.UserPassword(user, password)
 	return dsn.String()
 }
 
@@ -278,15 +290,9 @@ func TestWhatStandsOnAnotherServerIsNotTakenOver(t *testing.T) {
 
 func TestWhoMayCreateRolesAndDatabasesCanDoSoOnAnotherServer(t *testing.T) {
 	s := newTwoServers(t)
-	there := connect(t, s.eu.DSN("postgres"))
-	execute(t, there, "CREATE ROLE maker LOGIN CREATEROLE CREATEDB PASSWORD 'secret'")
-	dsn, err := url.Parse(s.eu.DSN("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dsn.User = url.UserPassword("maker", "secret")
+	maker := s.maker(t)
 	for _, id := range []registry.TenantID{"acme", "globex"} {
-		if _, err := s.reaching(s.key, dsn.String()).CreateTenant(t.Context(), inEurope(id)); err != nil {
+		if _, err := s.reaching(s.key, maker).CreateTenant(t.Context(), inEurope(id)); err != nil {
 			t.Fatal(err)
 		}
 		connect(t, s.there(t, "tenant_"+string(id), 1))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -169,18 +168,12 @@ func TestTheNextRunFinishesInASharedDatabaseWhatAKilledOneHasBegun(t *testing.T)
 
 func TestSeveralAtOnceMakeOneSharedDatabase(t *testing.T) {
 	s := newTwoServers(t)
-	there := connect(t, s.eu.DSN("postgres"))
-	execute(t, there, "CREATE ROLE maker LOGIN CREATEROLE CREATEDB PASSWORD 'secret'")
-	dsn, err := url.Parse(s.eu.DSN("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dsn.User = url.UserPassword("maker", "secret") // who need not be a superuser
+	maker := s.maker(t)
 	errs := make(chan error, 4)
 	for i := range cap(errs) {
 		request := shared(t, registry.TenantID(fmt.Sprintf("a%d", i)))
 		go func() {
-			_, err := s.reaching(s.key, dsn.String()).CreateTenant(context.WithoutCancel(t.Context()), request)
+			_, err := s.reaching(s.key, maker).CreateTenant(context.WithoutCancel(t.Context()), request)
 			errs <- err
 		}()
 	}
@@ -195,8 +188,8 @@ func TestSeveralAtOnceMakeOneSharedDatabase(t *testing.T) {
 	if _, err := s.CreateTenant(t.Context(), shared(t, "later")); err != nil { // a superuser
 		t.Error(err)
 	}
-	execute(t, there, "REVOKE CONNECT ON DATABASE "+s.conn.Config().Database+" FROM maker")
-	if _, err := s.reaching(s.key, dsn.String()).CreateTenant(t.Context(), shared(t, "again")); err != nil { // it lets itself in
+	execute(t, connect(t, s.eu.DSN("postgres")), "REVOKE CONNECT ON DATABASE "+s.conn.Config().Database+" FROM maker")
+	if _, err := s.reaching(s.key, maker).CreateTenant(t.Context(), shared(t, "again")); err != nil { // it lets itself in
 		t.Error(err)
 	}
 }

@@ -251,21 +251,11 @@ func say(command *exec.Cmd) error {
 
 // tryOut restores the file into a database of its own.
 func (a *archive) tryOut(ctx context.Context) (err error) {
-	w := &work{}
-	s, err := a.openSide(ctx, w, "")
+	s, err := a.openStarted(ctx, "", "")
 	if err != nil {
 		return err
 	}
 	defer s.close(ctx)
-	err = s.transact(ctx, func(w *work) error {
-		err := w.start(ctx)
-		s.work = *w
-		s.work.tx = nil
-		return err
-	})
-	if err != nil {
-		return err
-	}
 	if err := s.lock(ctx, sideLockClass, string(a.request.ID)); err != nil {
 		return err
 	}

@@ -71,23 +71,17 @@ func (f *Fleet) Number() int { return f.seen.Load().own }
 // Live is how many proxies there are, this one included, as far as is known.
 func (f *Fleet) Live() int { return f.seen.Load().live }
 
-// Peer is a proxy of the registry.
-type Peer struct {
-	Number  int
-	Address string // HOST:PORT
-}
-
 // Peers are the proxies that are alive, this one included, by their numbers, as far as is known.
-func (f *Fleet) Peers() []Peer {
+func (f *Fleet) Peers() []registry.Peer {
 	seen := f.seen.Load()
-	var all []Peer
+	var all []registry.Peer
 	if seen.own != 0 {
-		all = append(all, Peer{seen.own, f.o.Address})
+		all = append(all, registry.Peer{Number: seen.own, Address: f.o.Address, Own: true})
 	}
 	for number, address := range seen.addresses {
-		all = append(all, Peer{number, address})
+		all = append(all, registry.Peer{Number: number, Address: address})
 	}
-	slices.SortFunc(all, func(a, b Peer) int { return a.Number - b.Number })
+	slices.SortFunc(all, func(a, b registry.Peer) int { return a.Number - b.Number })
 	return all
 }
 

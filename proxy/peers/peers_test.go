@@ -160,7 +160,7 @@ func TestWhatWasSeenLastHoldsWhileTheRegistryIsDown(t *testing.T) {
 	if fleet.Live() != 2 || fleet.Number() != 1 {
 		t.Errorf("number %d of %d", fleet.Number(), fleet.Live())
 	}
-	if all := fleet.Peers(); len(all) != 2 || all[0].Number != 1 || all[1] != (peers.Peer{Number: 2, Address: two}) {
+	if all := fleet.Peers(); len(all) != 2 || all[0].Number != 1 || all[1] != (registry.Peer{Number: 2, Address: two}) {
 		t.Errorf("peers %v", all)
 	}
 	fleet.Forward(2, []byte("pidsecret"))
