@@ -33,11 +33,7 @@ type fault struct {
 	unseen       bool          // no client may see an error
 	within       time.Duration // all are served again, after heal; 0 is usual
 	soak         bool          // fit for a soak, too
-	anew         bool          // all clients have to log in again after it
 }
-
-// loginTime is what a login may take of the processors, most of which is the client's own part of SCRAM: they are the same here.
-const loginTime = 5 * time.Millisecond
 
 // usual is how soon all have to be served again.
 const usual = 2 * time.Second
@@ -115,7 +111,7 @@ func faults() []fault {
 			s.clients.reset()
 			return nil
 		}, heal: healed(toRegistry), soak: true},
-		{name: "clients: reset", what: "RST on all client connections", strike: at(toProxy, (*relay).reset), soak: true, anew: true},
+		{name: "clients: reset", what: "RST on all client connections", strike: at(toProxy, (*relay).reset), soak: true},
 		{name: "clients: vanished in a transaction", what: "clients that fall silent with a transaction open hold their connections no longer than timeouts.idle_transaction", lasting: 4 * time.Second, strike: f.vanish, heal: f.vanished},
 		{name: "clients: do not read", what: "four clients ask for 200 MB each and read nothing, for 4 s", lasting: 4 * time.Second, strike: f.gape, heal: f.gaped},
 		{name: "proxy: killed", what: "SIGKILL, started anew", strike: killedProxy},

@@ -199,11 +199,7 @@ func suffer(ctx context.Context, s *site, f fault, all crowd) (observation, erro
 	if o.recovered, late = all.awaitService(ctx, healed, 30*time.Second); late != nil {
 		o.wrong = append(o.wrong, late.Error())
 	}
-	within := all[0].pace + cmp.Or(f.within, usual)
-	if f.anew {
-		within += time.Duration(len(all)) * loginTime
-	}
-	if o.recovered > within {
+	if within := all[0].pace + cmp.Or(f.within, usual); o.recovered > within {
 		o.wrong = append(o.wrong, fmt.Sprintf("all were served again after %.2f s, and not within %s", o.recovered.Seconds(), within))
 	}
 	all.collect(&o)

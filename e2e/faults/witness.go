@@ -67,6 +67,7 @@ func (w *witness) run(ctx context.Context) {
 		if !w.write(ctx, conn) {
 			shut(conn)
 			conn = nil
+			continue // the pace is between an answer and the next row
 		}
 		pause(ctx, w.pace)
 	}
