@@ -2,15 +2,21 @@ package pool
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/docex-proxy/docex-proxy/metrics"
+	"github.com/docex-proxy/docex-proxy/pool/slots"
 )
 
 // alwaysFresh is for how long an idle connection is leased again without a look whether it is alive.
 const alwaysFresh = 100 * time.Millisecond
+
+// mostLost is how many slots' sessions may end in the moment of a switch before the client hears of it. Whoever moves a tenant
+// to another server ends those that were its.
+const mostLost = 3
 
 // server keeps the books of one Postgres server. It does no I/O under its mutex: sockets are opened and closed by
 // goroutines that the Set waits for.
@@ -49,7 +55,7 @@ type server struct {
 // acquire leases a connection: an idle one of the target or its group at once, else whichever the queue brings.
 func (s *server) acquire(ctx context.Context, t Target, limit int) (*Conn, error) {
 	began := time.Now()
-	for {
+	for lost := 0; ; {
 		c, w := s.claim(t, limit, began)
 		var waited time.Duration
 		switch {
@@ -68,6 +74,9 @@ func (s *server) acquire(ctx context.Context, t Target, limit int) (*Conn, error
 		}
 		if err := c.serve(ctx, t); err != nil {
 			c.Destroy()
+			if lost++; lost <= mostLost && errors.Is(err, slots.ErrLost) && ctx.Err() == nil {
+				continue
+			}
 			return nil, err
 		}
 		if t.Slot && ctx.Err() != nil { // meanwhile

@@ -25,6 +25,7 @@ type end struct {
 	database     string // that the tenant is in
 	role, mover  string
 	own          bool   // the database is the tenant's alone
+	seated       bool   // slots are lent to the tenant
 	registry     string // the registry's database, which marks name
 
 	admin, inside *side // superuser's: in the DSN's database, in the tenant's; nil before they are asked for
@@ -36,7 +37,7 @@ func (m *move) endAt(server string) *end {
 	sum := sha256.Sum256([]byte(m.home.work.database + "\x00" + string(m.request.ID)))
 	return &end{
 		Provisioner: there, server: server, id: m.request.ID, schema: m.tenant.SchemaName, database: route.Database, role: route.Role,
-		mover: MoverPrefix + hex.EncodeToString(sum[:8]), own: route.Isolation == registry.IsolationDatabase, registry: m.home.work.database,
+		mover: MoverPrefix + hex.EncodeToString(sum[:8]), own: route.Isolation == registry.IsolationDatabase, seated: route.Isolation == registry.IsolationSlot, registry: m.home.work.database,
 	}
 }
 

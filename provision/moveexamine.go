@@ -74,6 +74,9 @@ SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1) AND EXISTS (SELECT F
 	if !here {
 		return m.conflict("is not in database %q of this server: say with --server-dsn how server %q is reached", m.source.database, m.source.server)
 	}
+	if err := m.source.refuseUnrecorded(ctx); err != nil {
+		return err
+	}
 	for _, look := range []struct{ sql, reason, remedy string }{
 		{`SELECT count(*)::text || ' large objects' FROM pg_largeobject_metadata WHERE lomowner = to_regrole(quote_ident($2)) AND $1 <> '' HAVING count(*) > 0`,
 			"has %s, which are not replicated", "export and unlink them"},
@@ -114,4 +117,17 @@ SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1) AND EXISTS (SELECT F
 		}
 	}
 	return nil
+}
+
+// refuseUnrecorded refuses a database where nobody says whom slots are lent to: an older version has prepared it.
+func (e *end) refuseUnrecorded(ctx context.Context) error {
+	if !e.seated {
+		return nil
+	}
+	var recorded bool
+	err := e.row(ctx, []any{&recorded}, `SELECT to_regclass('docex_system.slot_tenant') IS NOT NULL`)
+	if err == nil && !recorded {
+		err = invalid("database %q on server %q was prepared for isolation level slot by an older version: run `docexctl init` once more", e.database, e.server)
+	}
+	return err
 }

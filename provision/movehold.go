@@ -9,10 +9,6 @@ import (
 	"github.com/docex-proxy/docex-proxy/registry"
 )
 
-// settle is for how long sessions of the tenant may go on after proxies have been told, before those that wait for a query
-// are ended: a proxy that has not heard of it yet may be about to send one.
-const settle = 50 * time.Millisecond
-
 // releasePatience bounds what is done to let a tenant go on after a failure.
 const releasePatience = 30 * time.Second
 
@@ -64,51 +60,6 @@ func (m *move) hold(ctx context.Context) error {
 		}
 		return m.event(ctx, w, "move_hold")
 	})
-}
-
-// closeSource lets nobody in as the tenant any more, whatever a proxy knows.
-func (m *move) closeSource(ctx context.Context) error {
-	return m.source.execute(ctx, "ALTER ROLE "+quote(m.source.role)+" NOLOGIN")
-}
-
-// drain waits for the tenant's transactions, and ends its sessions between two of them.
-func (m *move) drain(ctx context.Context) error {
-	m.say("wait for running transactions", 0, 0)
-	began := time.Now()
-	for empty := 0; empty < 2; { // twice: a session may have been let in just before the role was closed
-		sessions, busy, err := m.source.sessions(ctx)
-		if err != nil {
-			return err
-		}
-		waited := time.Since(began)
-		switch {
-		case sessions == 0:
-			empty++
-		case waited > m.request.Hold:
-			return m.conflict("has had %d transactions running on server %q for %v: try again, with a longer --hold, or end them", busy, m.source.server, m.request.Hold)
-		case busy == 0 || waited > settle:
-			empty = 0
-			if waited > settle {
-				_, err = m.source.inside.conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1 AND state = 'idle'`, m.source.role)
-			}
-			if err != nil {
-				return m.source.wrap(err)
-			}
-		}
-		if err := pause(ctx, holdPause); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// sessions counts those of the tenant's role, and of them those in a transaction; one that is prepared is a transaction too.
-func (e *end) sessions(ctx context.Context) (all, busy int, err error) {
-	err = e.row(ctx, []any{&all, &busy}, `
-SELECT count(*), count(*) FILTER (WHERE state IS DISTINCT FROM 'idle') FROM (
-       SELECT state FROM pg_stat_activity WHERE usename = $1
-       UNION ALL SELECT 'prepared' FROM pg_prepared_xacts WHERE owner = $1) AS of_tenant`, e.role)
-	return all, busy, err
 }
 
 // awaitLastChange waits until the new server has all that the old one has written. Nothing can come after it.

@@ -89,7 +89,7 @@ ORDER BY 1`), "\n")
 }
 
 func TestAMoveThatIsKilledAfterEveryStepGoesOn(t *testing.T) {
-	for _, level := range movedLevels {
+	for _, level := range killedLevels {
 		t.Run(string(level), func(t *testing.T) {
 			s := newMovingSite(t)
 			s.createSmall(t, "acme", level)
@@ -128,7 +128,7 @@ func TestAMoveThatIsKilledAfterEveryStepGoesOn(t *testing.T) {
 func TestAMoveThatIsKilledCanBeTakenBack(t *testing.T) {
 	for level, names := range map[registry.Isolation][]string{
 		registry.IsolationDatabase: {"write the move down", "prepare the new server", "copy the structure", "create the slot", "wait for the copy", "hold the tenant", "wait for running transactions", "end the subscription", "open the new server"},
-		registry.IsolationRole:     {"prepare the new server", "subscribe", "compare", "open the new server"},
+		registry.IsolationSlot:     {"prepare the new server", "subscribe", "compare", "open the new server"},
 	} {
 		t.Run(string(level), func(t *testing.T) {
 			s := newMovingSite(t)
@@ -148,7 +148,7 @@ func TestAMoveThatIsKilledCanBeTakenBack(t *testing.T) {
 }
 
 func TestAnAbortThatIsKilledAfterEveryStepGoesOn(t *testing.T) {
-	for _, level := range movedLevels {
+	for _, level := range killedLevels {
 		t.Run(string(level), func(t *testing.T) {
 			s := newMovingSite(t)
 			s.createSmall(t, "acme", level)

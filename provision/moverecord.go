@@ -122,9 +122,10 @@ func (m *move) start(ctx context.Context) error {
 		}
 	}
 	switch level := m.tenant.Route.Isolation; level {
-	case registry.IsolationDatabase, registry.IsolationRole:
+	case registry.IsolationDatabase, registry.IsolationRole, registry.IsolationSlot:
 	default:
-		return invalid("a tenant at isolation %s is not moved: that takes isolation %s or %s", level, registry.IsolationRole, registry.IsolationDatabase)
+		return invalid("a tenant at isolation %s is not moved: that takes isolation %s, %s or %s",
+			level, registry.IsolationRole, registry.IsolationSlot, registry.IsolationDatabase)
 	}
 	m.detail = moveDetail{}
 	if err := m.take(&registry.Move{Tenant: m.request.ID, From: from, To: m.request.To, Step: registry.MovePreparing, Detail: []byte("{}")}); err != nil {

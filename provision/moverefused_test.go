@@ -154,11 +154,11 @@ func TestWhatCannotBeMovedIsRefusedBeforeAnythingIsDone(t *testing.T) {
 			t.Errorf("%s: %v", id, err)
 		}
 	}
-	s.createHere(t, "shared", registry.IsolationSlot)
+	s.createHere(t, "shared", registry.IsolationTrusted)
 	s.createHere(t, "acme", registry.IsolationDatabase)
 	again := provision.New(provision.Options{DSN: s.dsn, Key: s.key, Servers: map[string]string{"twin": s.dsn}})
 	for name, run := range map[string]func() error{
-		"slot": func() error {
+		"trusted": func() error {
 			_, err := s.MoveTenant(t.Context(), provision.MoveRequest{ID: "shared", To: "eu"})
 			return err
 		},

@@ -251,6 +251,9 @@ SELECT rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrl
 	}
 	sql := ""
 	if inside {
+		if err := g.unlist(ctx); err != nil {
+			return err
+		}
 		if err := g.lock(ctx, "pg_advisory_xact_lock", accessListsLock); err != nil {
 			return err
 		}
@@ -278,6 +281,21 @@ SELECT rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrl
 			"; DROP OWNED BY it there, and purge again"}
 	}
 	return err
+}
+
+// unlist takes the role off the list of those that slots are lent to here though the registry is elsewhere.
+func (g *purge) unlist(ctx context.Context) error {
+	if g.show != nil {
+		return nil
+	}
+	var listed bool
+	err := g.tx.QueryRow(ctx, `SELECT to_regclass('docex_system.slot_tenant') IS NOT NULL`).Scan(&listed)
+	if err != nil || !listed {
+		return err
+	}
+	return g.as(ctx, OwnerRole, func(ctx context.Context) error {
+		return g.exec(ctx, "DELETE FROM docex_system.slot_tenant WHERE role_name = "+quoteLiteral(g.role))
+	})
 }
 
 // unregister leaves the audit trail.

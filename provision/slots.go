@@ -50,8 +50,8 @@ type slotting struct {
 func (w *work) prepareSlots(ctx context.Context, key secret.Key, wanted int) (created []string, slots int, err error) {
 	s := &slotting{work: w, key: key, wanted: wanted}
 	for _, run := range []func(context.Context) error{
-		s.refuseOldServer, s.refuseForeignSchema, s.findSlots, s.createSwitcher, s.createSlots, s.defineRenewal, s.defineSeating,
-		s.setRights, s.check,
+		s.refuseOldServer, s.provideSchema, s.refuseForeignSchema, s.findSlots, s.createSwitcher, s.createSlots, s.createRecords,
+		s.defineRenewal, s.defineSeating, s.setRights, s.check,
 	} {
 		if err := run(ctx); err != nil {
 			return nil, 0, err
@@ -65,6 +65,16 @@ func (w *work) refuseOldServer(context.Context) error {
 		return invalid("isolation level slot needs Postgres 15 or later; this server is version %d", w.version/10000)
 	}
 	return nil
+}
+
+// provideSchema is for a database without a registry.
+func (s *slotting) provideSchema(ctx context.Context) error {
+	var exists bool
+	err := s.tx.QueryRow(ctx, `SELECT to_regnamespace('docex_system') IS NOT NULL`).Scan(&exists)
+	if err != nil || exists { // whoever may not create one may use it
+		return err
+	}
+	return s.exec(ctx, "CREATE SCHEMA docex_system")
 }
 
 // refuseForeignSchema: the schema's owner defines functions in it.
@@ -153,8 +163,13 @@ func (s *slotting) setRights(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.exec(ctx, "GRANT SELECT ON pg_catalog.pg_auth_members, pg_catalog.pg_db_role_setting TO "+
-		strings.Join(append([]string{SwitcherRole}, owners...), ", "))
+	sql := "GRANT SELECT ON pg_catalog.pg_auth_members, pg_catalog.pg_db_role_setting TO " + strings.Join(append([]string{SwitcherRole}, owners...), ", ")
+	if len(owners) > 0 { // and what a superuser has made since
+		sql += ";\nGRANT USAGE ON SCHEMA docex_system TO " + strings.Join(owners, ", ") +
+			";\nGRANT SELECT, UPDATE ON docex_system.slot_tenant TO " + strings.Join(owners, ", ") +
+			";\nGRANT UPDATE ON SEQUENCE docex_system." + strings.Join(s.existing, ", docex_system.") + " TO " + strings.Join(owners, ", ")
+	}
+	return s.exec(ctx, sql)
 }
 
 // functionOwners lists, quoted, those who are no superusers and so may need rights.
@@ -178,10 +193,13 @@ SELECT has_schema_privilege($1, 'docex_system', 'USAGE')
    AND has_table_privilege($1, 'pg_catalog.pg_auth_members', 'SELECT')
    AND has_table_privilege($1, 'pg_catalog.pg_db_role_setting', 'SELECT')
    AND (SELECT bool_and(has_database_privilege(name, current_database(), 'CONNECT')) FROM unnest($2::text[]) AS needed (name))
-   AND (SELECT bool_and(has_table_privilege(proowner, name, 'SELECT'))
-          FROM pg_proc, (VALUES ('pg_catalog.pg_auth_members'), ('pg_catalog.pg_db_role_setting'), ('docex_system.tenant_route')) AS r (name)
-         WHERE pronamespace = 'docex_system'::regnamespace AND proname IN ('renew_slot', 'seat')),
-       (SELECT rolinherit FROM pg_roles WHERE rolname = $1)`, SwitcherRole, append([]string{SwitcherRole}, s.existing...)).
+   AND (SELECT bool_and(has_table_privilege(proowner, to_regclass(name), 'SELECT')) -- NULL of a registry that is elsewhere
+          FROM pg_proc, (VALUES ('pg_catalog.pg_auth_members'), ('pg_catalog.pg_db_role_setting'), ('docex_system.tenant_route'),
+                                ('docex_system.slot_tenant')) AS r (name)
+         WHERE pronamespace = 'docex_system'::regnamespace AND proname IN ('renew_slot', 'seat'))
+   AND (SELECT bool_and(has_table_privilege(proowner, 'docex_system.slot_tenant', 'UPDATE') AND has_sequence_privilege(proowner, 'docex_system.' || name, 'UPDATE'))
+          FROM pg_proc, unnest($3::text[]) AS slot (name) WHERE pronamespace = 'docex_system'::regnamespace AND proname = 'seat'),
+       (SELECT rolinherit FROM pg_roles WHERE rolname = $1)`, SwitcherRole, append([]string{SwitcherRole}, s.existing...), s.existing).
 		Scan(&rights, &inherits)
 	switch {
 	case err != nil:
@@ -197,7 +215,17 @@ SELECT has_schema_privilege($1, 'docex_system', 'USAGE')
 
 // lendToSlots lets seat() lend the tenant's role to the slots.
 func (c *creation) lendToSlots(ctx context.Context) error {
-	if err := c.prepareFirstSlots(ctx); err != nil {
+	_, abroad := c.at(c.tenant.Route.Server)
+	if c.show != nil { // a dry run that does not look at the other server
+		c.show("-- docex_switcher and " + SlotPrefix + "1 to " + strconv.Itoa(defaultSlots) + ", unless there are slots")
+		return c.list(ctx)
+	}
+	if abroad {
+		if err := c.checkSwitcher(ctx, c.key); err != nil {
+			return err
+		}
+	}
+	if err := c.prepareFirstSlots(ctx, abroad); err != nil {
 		return err
 	}
 	var owner string
@@ -211,11 +239,30 @@ SELECT rolname, rolsuper OR rolcreaterole AND $2 OR pg_has_role(r.oid, $1, 'MEMB
 		err = fmt.Errorf("role %q, which owns docex_system.seat(), may not grant role %q: create the tenant as it or as a superuser",
 			owner, c.tenant.Route.Role)
 	}
-	return err
+	if err != nil || !abroad {
+		return err
+	}
+	return c.list(ctx)
+}
+
+// list has slots lent to the tenant though no registry here knows it.
+func (c *creation) list(ctx context.Context) error {
+	return c.as(ctx, OwnerRole, func(ctx context.Context) error {
+		return c.exec(ctx, "INSERT INTO docex_system.slot_tenant VALUES ("+quoteLiteral(c.tenant.Route.Role)+") ON CONFLICT DO NOTHING")
+	})
+}
+
+// checkSwitcher refuses a key that is not the one of a switcher that there is: another registry's, say.
+func (w *work) checkSwitcher(ctx context.Context, key secret.Key) error {
+	exists, err := w.roleExists(ctx, systemRole{SwitcherRole, true})
+	if err != nil || !exists {
+		return err
+	}
+	return w.checkKey(ctx, key, SwitcherRole)
 }
 
 // prepareFirstSlots does for the first tenant at level slot what Init does when it is asked for slots.
-func (c *creation) prepareFirstSlots(ctx context.Context) error {
+func (c *creation) prepareFirstSlots(ctx context.Context, abroad bool) error {
 	prepared, slots, err := c.slotsPrepared(ctx)
 	if err != nil || prepared {
 		return err
@@ -224,7 +271,7 @@ func (c *creation) prepareFirstSlots(ctx context.Context) error {
 		slots = defaultSlots
 	}
 	created, _, err := c.prepareSlots(ctx, c.key, slots)
-	if err != nil {
+	if err != nil || abroad { // where the audit trail is not
 		return err
 	}
 	var detail rolesDetail

@@ -169,9 +169,9 @@ func (c *creation) settle(server string) error {
 // checkLevel refuses a level that a server cannot have.
 func (c *creation) checkLevel(server string) error {
 	level := c.tenant.Route.Isolation
-	if _, abroad := c.at(server); abroad && level != registry.IsolationRole && level != registry.IsolationDatabase {
-		return invalid("a tenant at isolation %s is on the registry's server: on another one it takes isolation %s or %s",
-			level, registry.IsolationRole, registry.IsolationDatabase)
+	if _, abroad := c.at(server); abroad && level == registry.IsolationTrusted {
+		return invalid("a tenant at isolation %s is on the registry's server: on another one it takes isolation %s, %s or %s",
+			level, registry.IsolationRole, registry.IsolationSlot, registry.IsolationDatabase)
 	}
 	if c.isCitus(server) && level != registry.IsolationRole {
 		return invalid("server %q is marked as Citus: a tenant there is a schema that is distributed, which takes isolation %s, not %s",

@@ -343,7 +343,7 @@ func (s *session) acquire(ctx context.Context) (*pool.Conn, error) {
 		switch {
 		case err == nil && s.route.Load().Held: // meanwhile: no transaction may begin where the tenant is about to leave
 			conn.Release()
-		case err == nil, !loginRefused(err), !s.rerouted(ctx, route):
+		case err == nil, !roleRefused(err), !s.rerouted(ctx, route):
 			return conn, err
 		}
 	}
@@ -358,13 +358,13 @@ func (s *session) rerouted(ctx context.Context, route *router.Route) bool {
 	return ctx.Err() == nil && (now.Target != route.Target || now.Held)
 }
 
-// loginRefused reports whether a server has refused a role, as such or for its password.
-func loginRefused(err error) bool {
+// roleRefused reports whether a server has refused a role, as such, for its password, or at level slot to lend it.
+func roleRefused(err error) bool {
 	refusal, ok := errors.AsType[interface {
 		error
 		SQLState() string
 	}](err)
-	return ok && (refusal.SQLState() == "28P01" || refusal.SQLState() == "28000")
+	return ok && slices.Contains([]string{"28P01", "28000", "42704"}, refusal.SQLState())
 }
 
 // refusedLevel keeps a wrong password out of the errors, and a port scan out of everything.

@@ -34,7 +34,7 @@ func (st *strand) refused(err error, aside bool) bool {
 	case st.draining:
 		st.finish(errShutdown)
 		return false
-	case !aside && (errors.Is(err, pool.ErrBlocks) || loginRefused(err)):
+	case !aside && (errors.Is(err, pool.ErrBlocks) || roleRefused(err)):
 		st.placeAside()
 		return false
 	}

@@ -18,9 +18,9 @@ import (
 
 // initFlags are the flags of the verb init.
 type initFlags struct {
-	actor, harden string
-	slots         int
-	rekey, dryRun bool
+	actor, harden, server string
+	slots                 int
+	rekey, dryRun         bool
 }
 
 func (c *cli) initCommand() *cobra.Command {
@@ -32,7 +32,10 @@ func (c *cli) initCommand() *cobra.Command {
 docex_registry, the schema ext and, where there is none, the master key. With --slots it also creates docex_switcher and
 the logins that tenants at isolation slot share, one for each server connection. It can be run again and completes what is
 missing. It takes the rights of PUBLIC on the database and on schema public away: a login that relied on them needs
-a GRANT afterwards.`,
+a GRANT afterwards.
+
+With --server NAME and --slots N it makes slots on another server that holds tenants, and nothing else; the first tenant at
+isolation slot there would get 50.`,
 		Args: arguments(cobra.NoArgs),
 		RunE: func(command *cobra.Command, _ []string) error { return c.initialise(command.Context(), f) },
 	}
@@ -41,6 +44,7 @@ a GRANT afterwards.`,
 	flags.StringVar(&f.harden, "harden", string(provision.HardenNone), "take catalogs away from PUBLIC in this database: `LEVEL` none or light; "+
 		"light hides the activity, settings and row counts of others, and breaks, for logins that are no superusers, "+hardeningBreaks)
 	flags.IntVar(&f.slots, "slots", 0, "have at least `N` slots for tenants at isolation slot; there never become fewer (default: leave them as they are)")
+	flags.StringVar(&f.server, "server", "", "with --slots: make them on another server, by the proxy's `NAME` for it, which a --server-dsn says how to reach")
 	flags.BoolVar(&f.rekey, "rekey", false, "derive the passwords of all roles from the key at hand; every proxy needs the same key afterwards")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print the SQL and change nothing")
 	flags.Bool("multi-tenancy-enabled", true, "accepted for DocEX's sake: it is always on")
@@ -54,6 +58,9 @@ const hardeningBreaks = `psql's \du, \drds, \l+ and \db+, pg_notify() (the state
 func (c *cli) initialise(ctx context.Context, f initFlags) error {
 	if done, err := c.files(func(i sqlite.Installation) error { return c.filesInit(ctx, i, f) }); done {
 		return err
+	}
+	if f.server != "" {
+		return c.addSlots(ctx, f)
 	}
 	path, err := c.keyPath()
 	if err != nil {
@@ -97,6 +104,40 @@ func (c *cli) initialise(ctx context.Context, f initFlags) error {
 		RightsTaken:  result.RightsTaken,
 		Slots:        result.Slots,
 		SlotsCreated: result.SlotsCreated,
+	})
+}
+
+// addSlots makes slots on another server.
+func (c *cli) addSlots(ctx context.Context, f initFlags) error {
+	if f.slots == 0 || f.rekey || f.harden != string(provision.HardenNone) {
+		return usagef("--server goes with --slots N, and with neither --rekey nor --harden: nothing but slots is made on another server")
+	}
+	key, err := c.loadKey()
+	if err != nil {
+		return err
+	}
+	provisioner, err := c.provisioner(key, f.dryRun)
+	if err != nil {
+		return err
+	}
+	result, err := provisioner.PrepareSlots(ctx, provision.SlotsRequest{Server: f.server, Slots: f.slots, Actor: f.actor})
+	if err != nil {
+		return err
+	}
+	if f.dryRun {
+		return c.nothingChanged()
+	}
+	if f.slots < result.Slots {
+		c.warn(fmt.Sprintf("there are %d slots; init takes none away", result.Slots))
+	}
+	view := struct {
+		Server       string `json:"server"`
+		Database     string `json:"database"`
+		Slots        int    `json:"slots"`
+		SlotsCreated int    `json:"slots_created"`
+	}{result.Server, result.Database, result.Slots, result.Created}
+	return c.print(view, func(w io.Writer) {
+		fmt.Fprintf(w, "Database '%s' on server '%s' has %d slots; %d of them created now\n", view.Database, view.Server, view.Slots, view.SlotsCreated)
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"regexp"
 	"strconv"
 	"strings"
@@ -38,7 +39,7 @@ func TestMain(m *testing.M) {
 //	derived ROLE KEYFILE [DATABASE [GENERATION]]
 //	                                   the role can log in with the password derived from the key
 //
-// and the variables DSN, HOST, PORT and DATABASE of a database of its own; scripts that are called move and place have EU, the
+// and the variables DSN, HOST, PORT and DATABASE of a database of its own; scripts that are called move, place and slot have EU, the
 // DSN of another server.
 func TestScripts(t *testing.T) {
 	scripts, err := filepath.Glob("testdata/script/*.txtar")
@@ -50,7 +51,7 @@ func TestScripts(t *testing.T) {
 		name := strings.TrimSuffix(filepath.Base(script), ".txtar")
 		t.Run(name, func(t *testing.T) {
 			eu := ""
-			if name == "move" || name == "place" {
+			if slices.Contains([]string{"move", "place", "slot"}, name) {
 				eu = pgtest.SecondCluster(t).DSN("postgres")
 				t.Cleanup(func() { dropEverything(t, eu) })
 			}

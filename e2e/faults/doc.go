@@ -20,7 +20,7 @@
 // With -fleet, several proxies run behind HAProxy, and one of them is killed every ten seconds; meanwhile queries are canceled
 // through the balancer, and a tenant is suspended and resumed to see when the last proxy acts on it.
 //
-// With -moves, two tenants move to another server and back, and no client may see anything but a slow answer.
+// With -moves, three tenants, one at each level, move to another server and back, and no client may see anything but a slow answer.
 //
 // It needs Linux. Faults that need privileges which the program lacks are reported as not run.
 package main

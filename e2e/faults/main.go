@@ -55,7 +55,7 @@ func parse(arguments []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.clients, "clients", 5, "of each tenant")
 	flags.DurationVar(&o.pace, "pace", time.Millisecond, "between an answer and a client's next row")
 	flags.IntVar(&o.fleet, "fleet", 0, "so many proxies behind HAProxy instead, one of which is killed every 10 s for as long as -soak says")
-	flags.IntVar(&o.moves, "moves", 0, "move two tenants to another server and back instead, so many times together")
+	flags.IntVar(&o.moves, "moves", 0, "move three tenants, one at each level that can be moved, to another server and back instead, so many times together")
 	flags.BoolVar(&o.kill, "kill", false, "kill docexctl in each of the -moves, twice, and the proxy in every fifth, at moments drawn by chance, and start them again")
 	flags.BoolVar(&o.keep, "keep", false, "keep the directory with the proxies' logs and Postgres's data")
 	if err := flags.Parse(arguments); err != nil {
@@ -74,7 +74,7 @@ type tenant struct{ name, level string }
 func tenantsOf(o options) []tenant {
 	all := []tenant{{"ledger0", "role"}, {"ledger1", "slot"}, {"ledger2", "trusted"}, {"ledger3", "role"}}
 	if o.moves > 0 {
-		all[0].level, all[1].level = "database", "role"
+		all[0].level, all[1].level, all[2].level = "database", "role", "slot"
 	}
 	for i := len(all); i < o.tenants; i++ {
 		all = append(all, tenant{fmt.Sprintf("ledger%d", i), all[1+i%2].level})

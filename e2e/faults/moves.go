@@ -76,18 +76,18 @@ func readLedger(ctx context.Context, dsn, tenant string, all map[ledgerKey]map[i
 	return readLedgerOf(ctx, conn, "tenant_"+tenant, all)
 }
 
-// move moves two tenants to and fro while everybody writes, and looks after each move whether all rows are there.
+// move moves three tenants to and fro while everybody writes, and looks after each move whether all rows are there.
 func move(ctx context.Context, s *site, o options, all crowd, stdout io.Writer) error {
-	movers := []string{tenantsOf(o)[0].name, tenantsOf(o)[1].name}
-	fmt.Fprintf(stdout, "%d moves of %s (level %s) and %s (level %s), %d clients of %d tenants\n",
-		o.moves, movers[0], tenantsOf(o)[0].level, movers[1], tenantsOf(o)[1].level, len(all), len(tenantsOf(o)))
+	movers := tenantsOf(o)[:3]
+	fmt.Fprintf(stdout, "%d moves of tenants at levels %s, %s and %s, %d clients of %d tenants\n",
+		o.moves, movers[0].level, movers[1].level, movers[2].level, len(all), len(tenantsOf(o)))
 	var held []float64
 	var longest, took time.Duration
 	var wrong []string
 	k := killer{random: rand.New(rand.NewPCG(o.seed, 0))}
 	errorsSeen := make(map[string]int)
 	for n := range o.moves {
-		mover := movers[n%2]
+		mover := movers[n%3].name
 		p, err := s.placeOf(ctx, mover)
 		if err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -17,6 +18,17 @@ const (
 	// mostAnswered bounds what a few commands may be answered with, in bytes. Notices of a tenant's making count.
 	mostAnswered = 1 << 20
 )
+
+// ErrLost says that the session has ended, or its connection: whoever wanted it may take another.
+var ErrLost = errors.New("the session of the slot has ended")
+
+// lost makes what ended the connection ErrLost, unless it was our own deadline.
+func lost(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrLost, err)
+}
 
 // wire runs commands over a slot's session. Whoever uses the connection afterwards reads it himself, so nothing may be
 // left in the buffer when a run is over.
@@ -43,7 +55,7 @@ func (w *wire) run(commands ...command) error {
 		b = append(append(b, c.sql...), 0)
 	}
 	if _, err := w.conn.Write(b); err != nil {
-		return fmt.Errorf("switching: %w", err)
+		return fmt.Errorf("switching: %w", lost(err))
 	}
 	for _, c := range commands {
 		if err := w.answer(c); err != nil {
@@ -124,8 +136,10 @@ func (w *wire) next() (kind byte, body []byte, err error) {
 		body = make([]byte, n)
 		had := copy(body, w.buffer[w.from:w.to])
 		w.from += had
-		_, err = io.ReadFull(w.conn, body[had:])
-		return kind, body, err
+		if _, err = io.ReadFull(w.conn, body[had:]); err != nil {
+			return 0, nil, lost(err)
+		}
+		return kind, body, nil
 	}
 	if err := w.fill(n); err != nil {
 		return 0, nil, err
@@ -145,7 +159,7 @@ func (w *wire) fill(n int) error {
 		read, err := w.conn.Read(w.buffer[w.to:])
 		w.to += read
 		if err != nil {
-			return err
+			return lost(err)
 		}
 	}
 	return nil
