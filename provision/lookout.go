@@ -81,7 +81,41 @@ SELECT rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrl
 		l.find(t.ID, "role", fmt.Sprintf("role %q is a member of %s", t.Route.Role, strings.Join(member, ", ")), "REVOKE "+strings.Join(member, ", ")+" FROM "+role)
 	}
 	l.checkLent(t, role, lent)
+	if err := l.checkSeat(ctx, t); err != nil {
+		return false, err
+	}
 	return true, l.checkPassword(ctx, t)
+}
+
+// checkSeat is about whether slots are lent to a tenant that is to use them.
+func (l *lookout) checkSeat(ctx context.Context, t *registry.Tenant) error {
+	if t.Route.Isolation != registry.IsolationSlot {
+		return nil
+	}
+	var seats, list bool
+	err := l.tx.QueryRow(ctx, `
+SELECT to_regprocedure('docex_system.seat(text, integer, boolean)') IS NOT NULL, to_regclass('docex_system.slot_tenant') IS NOT NULL`).Scan(&seats, &list)
+	if err != nil {
+		return err
+	}
+	if !seats {
+		more := "`docexctl init --slots N`"
+		if l.abroad {
+			more = fmt.Sprintf("`docexctl init --slots N --server %s --server-dsn %[1]s=DSN`", t.Route.Server)
+		}
+		l.find(t.ID, "rights", fmt.Sprintf("database %q has no slots, which isolation slot needs", l.work.database), more)
+		return nil
+	}
+	if !l.abroad || !list {
+		return nil
+	}
+	var listed bool
+	if err := l.tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM docex_system.slot_tenant WHERE role_name = $1)`, t.Route.Role).Scan(&listed); err != nil || listed {
+		return err
+	}
+	l.find(t.ID, "rights", fmt.Sprintf("no slot of server %q is lent to role %q", t.Route.Server, t.Route.Role),
+		"as "+OwnerRole+": INSERT INTO docex_system.slot_tenant VALUES ("+quoteLiteral(t.Route.Role)+")")
+	return nil
 }
 
 // checkLent is about who may become the tenant's role. A slot is a member for a moment.

@@ -3,6 +3,7 @@ package provision_test
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -76,6 +77,13 @@ func TestATenantAtLevelSlotCanBeOnAnotherServer(t *testing.T) {
 
 			if findings, err := s.VerifyTenants(t.Context(), provision.VerifyRequest{Key: &s.key, Template: smallTemplate(t)}); err != nil || len(findings) > 0 {
 				t.Errorf("%v, %v", findings, err)
+			}
+			execute(t, there, "DELETE FROM docex_system.slot_tenant WHERE role_name = 'tenant_globex'")
+			findings, err := s.VerifyTenants(t.Context(), provision.VerifyRequest{Key: &s.key, Template: smallTemplate(t)})
+			if err != nil || len(findings) != 1 || findings[0].Tenant != "globex" || !strings.Contains(findings[0].Problem, `no slot of server "eu"`) {
+				t.Errorf("%v, %v", findings, err)
+			} else {
+				execute(t, there, strings.TrimPrefix(findings[0].Remedy, "as docex_owner: "))
 			}
 			if _, err := s.ChangeTenant(t.Context(), provision.ChangeRequest{ID: "acme", Transition: provision.Delete}); err != nil {
 				t.Fatal(err)

@@ -69,6 +69,7 @@ func TestWhatIsNotAsItShouldBeIsFound(t *testing.T) {
 		`GRANT tenant_globex TO tenant_acme`:                                                                      `acme role: role "tenant_acme" is a member of tenant_globex`,
 		`GRANT tenant_acme TO docex_pool`:                                                                         `acme rights: docex_pool may become the tenant's role`,
 		`UPDATE docex_system.tenant_route SET isolation = 'trusted' WHERE tenant_id = 'acme'`:                     `acme rights: docex_pool may not become the tenant's role`,
+		`UPDATE docex_system.tenant_route SET isolation = 'slot' WHERE tenant_id = 'acme'`:                        `has no slots, which isolation slot needs`,
 		`ALTER ROLE tenant_acme PASSWORD 'guessed'`:                                                               `acme role: the password of role "tenant_acme" is not the one of generation 1`,
 		`DROP TABLE tenant_acme.doc_events`:                                                                       `acme tables: lacks, or has otherwise: constraint doc_events_basket_id_fkey`,
 		`ALTER TABLE tenant_acme.document ALTER size TYPE bigint`:                                                 `acme tables: lacks, or has otherwise: column document.size integer`,
