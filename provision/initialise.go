@@ -5,10 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"slices"
 	"strings"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/docex-proxy/docex-proxy/registry"
 )
@@ -42,6 +39,7 @@ type InitResult struct {
 	Created      bool     // the system tenant was not in the registry before
 	RolesCreated []string // of docex_owner, docex_pool, docex_registry, docex_switcher
 	RolesRekeyed []string // those, the slots and the tenants' roles, when asked for
+	NotRekeyed   []string // servers of tenants that nobody has said how to reach: their passwords are the old ones
 	Slots        int      // that this database has now; 0 while it is not prepared for isolation level slot
 	SlotsCreated int
 	Hardening    Hardening // of the database, now
@@ -79,6 +77,9 @@ func (p *Provisioner) Init(ctx context.Context, r InitRequest) (InitResult, erro
 	if err != nil {
 		return InitResult{}, err
 	}
+	if err := p.rekeyAbroad(ctx, i); err != nil {
+		return InitResult{}, err
+	}
 	p.logger.Info("registry initialised", slog.String("database", i.result.Database), slog.Bool("created", i.result.Created),
 		slog.Int("roles_created", len(i.result.RolesCreated)), slog.Int("slots", i.result.Slots), slog.Int("roles_rekeyed", len(i.result.RolesRekeyed)))
 	return i.result, nil
@@ -91,6 +92,7 @@ type initialisation struct {
 	request InitRequest
 	result  InitResult
 	keyed   []string // roles that have been created, with the key at hand
+	abroad  map[string][]keyedRole
 }
 
 func (i *initialisation) steps() []step {
@@ -274,41 +276,6 @@ GRANT CONNECT ON DATABASE `+database+` TO `+RegistryRole+`;
 GRANT USAGE ON SCHEMA docex_system TO `+RegistryRole+`;
 GRANT SELECT ON docex_system.tenant_registry, docex_system.tenant_route, docex_system.proxy_login,
   docex_system.proxy_login_tenant TO `+RegistryRole+`;`)
-}
-
-// rekey sets the passwords of the roles that exist, the tenants' among them. Roles of another database's registry
-// in the same cluster are not known here.
-func (i *initialisation) rekey(ctx context.Context) error {
-	if !i.request.Rekey {
-		return nil
-	}
-	rows, err := i.tx.Query(ctx, `
-SELECT rolname, generation
-  FROM (SELECT role_name, secret_generation FROM docex_system.tenant_route
-         UNION ALL SELECT rolname, $2 FROM pg_roles WHERE rolname = ANY ($1) OR rolname ~ $3) AS known (name, generation)
-  JOIN pg_roles ON rolname = name
- ORDER BY rolname`, []string{PoolRole, RegistryRole, SwitcherRole}, firstGeneration, slotPattern)
-	if err != nil {
-		return err
-	}
-	type keyed struct {
-		Role       string
-		Generation int
-	}
-	roles, err := pgx.CollectRows(rows, pgx.RowToStructByPos[keyed])
-	if err != nil {
-		return err
-	}
-	for _, role := range roles {
-		if slices.Contains(i.keyed, role.Role) {
-			continue
-		}
-		if err := i.setPassword(ctx, role.Role, derivedVerifier(i.key, role.Role, role.Generation)); err != nil {
-			return err
-		}
-		i.result.RolesRekeyed = append(i.result.RolesRekeyed, role.Role)
-	}
-	return nil
 }
 
 func (i *initialisation) recordEvent(ctx context.Context) error {

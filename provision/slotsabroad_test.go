@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/docex-proxy/docex-proxy/internal/secret"
 	"github.com/docex-proxy/docex-proxy/provision"
 	"github.com/docex-proxy/docex-proxy/registry"
 )
@@ -156,4 +157,29 @@ func TestADatabaseThatGetsARegistryLendsSlotsToTenantsOfBoth(t *testing.T) {
 	switcher := s.asThere(t, provision.SwitcherRole)
 	execute(t, switcher, "SELECT docex_system.seat('tenant_acme', 1, true), docex_system.seat('tenant_globex', 2, true)")
 	execute(t, switcher, "SELECT docex_system.seat('tenant_acme', 1, false), docex_system.seat('tenant_globex', 2, false)")
+}
+
+func TestRekeyMovesTheRolesOfOtherServersToTheNewKeyToo(t *testing.T) {
+	s := newTwoServers(t)
+	for _, r := range []provision.TenantRequest{sharedSlot(t, "acme"), inEurope("globex")} {
+		if _, err := s.CreateTenant(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.RotateTenant(t.Context(), provision.RotateRequest{ID: "globex"}); err != nil {
+		t.Fatal(err)
+	}
+	s.key = secret.New()
+	result, err := s.with(s.key).Init(t.Context(), provision.InitRequest{Rekey: true})
+	if err != nil || !slices.Equal(result.NotRekeyed, []string{"eu"}) || len(result.RolesRekeyed) != 2 {
+		t.Errorf("got %+v, %v", result, err)
+	}
+	result, err = s.reaching(s.key, s.eu.DSN("postgres")).Init(t.Context(), provision.InitRequest{Rekey: true})
+	if err != nil || len(result.NotRekeyed) > 0 || !slices.Contains(result.RolesRekeyed, "eu/tenant_acme") {
+		t.Errorf("got %+v, %v", result, err)
+	}
+	s.asThere(t, "tenant_acme")
+	s.asThere(t, "docex_slot_50")
+	s.asThere(t, provision.SwitcherRole)
+	connect(t, s.there(t, "tenant_globex", 2))
 }

@@ -45,7 +45,7 @@ isolation slot there would get 50.`,
 		"light hides the activity, settings and row counts of others, and breaks, for logins that are no superusers, "+hardeningBreaks)
 	flags.IntVar(&f.slots, "slots", 0, "have at least `N` slots for tenants at isolation slot; there never become fewer (default: leave them as they are)")
 	flags.StringVar(&f.server, "server", "", "with --slots: make them on another server, by the proxy's `NAME` for it, which a --server-dsn says how to reach")
-	flags.BoolVar(&f.rekey, "rekey", false, "derive the passwords of all roles from the key at hand; every proxy needs the same key afterwards")
+	flags.BoolVar(&f.rekey, "rekey", false, "derive the passwords of all roles from the key at hand, also on the servers that --server-dsn names; every proxy needs the same key afterwards")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print the SQL and change nothing")
 	flags.Bool("multi-tenancy-enabled", true, "accepted for DocEX's sake: it is always on")
 	return command
@@ -88,6 +88,9 @@ func (c *cli) initialise(ctx context.Context, f initFlags) error {
 	}
 	if f.slots > 0 && f.slots < result.Slots {
 		c.warn(fmt.Sprintf("there are %d slots; init takes none away", result.Slots))
+	}
+	for _, server := range result.NotRekeyed {
+		c.warn(fmt.Sprintf("tenants on server %q keep their old passwords: run it again with the same key and --server-dsn %s=DSN", server, server))
 	}
 	if f.dryRun {
 		return c.nothingChanged()

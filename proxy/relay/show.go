@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -18,7 +19,10 @@ func (s *Session) show(out *Output) {
 	if within {
 		s.askOurs("SAVEPOINT docex_show", out)
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.statements)) {
+	names := slices.SortedFunc(maps.Keys(s.statements), func(a, b string) int { // as they came, by which clients sort prepare_time
+		return cmp.Compare(s.statements[a].born, s.statements[b].born)
+	})
+	for _, name := range names {
 		if ourName(name) {
 			continue
 		}
