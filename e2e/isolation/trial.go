@@ -47,7 +47,7 @@ func (a *arena) try(ctx context.Context, c attack) result {
 		return result{err: err}
 	}
 	err = t.during(ctx, func() { c.run(t) })
-	after, worldErr := a.world(ctx)
+	after, worldErr := a.worldAfter(ctx, before)
 	// Only now, and with time of its own: some of it puts right what the attack has changed.
 	err = errors.Join(err, worldErr, t.during(ctx, t.end))
 	t.compare(before, after)

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // world is everything that belongs to others than the hostile tenant, one line a thing. The superuser reads it before
@@ -67,6 +68,32 @@ func (a *arena) world(ctx context.Context) (world, error) {
 		}
 	}
 	return w, nil
+}
+
+// worldAfter is the world when no switch of a slot is under way, as one of a session that still waits may be: a slot is a
+// member of the tenant's role for that moment. One that stays is a leak.
+func (a *arena) worldAfter(ctx context.Context, before world) (after world, err error) {
+	for range 20 {
+		after, err = a.world(ctx)
+		if err != nil || !after.switching(before) {
+			return after, err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+	return after, nil
+}
+
+// switching reports whether slots have memberships that they did not have before.
+func (w world) switching(before world) bool {
+	for line := range w {
+		if !before[line] && strings.HasPrefix(line, "member ") && strings.Contains(line, " docex_slot_") {
+			return true
+		}
+	}
+	return false
 }
 
 // compare records what has changed.
