@@ -105,6 +105,7 @@ func (m *move) steps(at registry.MoveStep) []step {
 			{"subscribe", m.subscribe},
 			{"wait for the copy", m.awaitCopy},
 			{"get ready", m.getReady},
+			{"wait for what has been written since", m.awaitCopy}, // it would be waited for while writers are locked out
 			{"compare at one moment", m.compareAtOnce},
 			{"wait for the changes meanwhile", m.awaitCopy},
 			{"hold the tenant", m.hold},
