@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -32,8 +33,9 @@ type fleet struct {
 	site      *site
 	addresses []string
 
-	mu      sync.Mutex // guards proxies
+	mu      sync.Mutex // guards proxies and kills
 	proxies []*program.Proxy
+	kills   []time.Time
 
 	balancer *exec.Cmd
 	front    string // the balancer's address
@@ -141,6 +143,7 @@ func (f *fleet) rehearse(ctx context.Context, o options, all crowd, stdout io.Wr
 		for _, w := range all {
 			w.mark(time.Now())
 		}
+		f.killing(time.Now())
 		if err := f.proxy(victim).Kill(); err != nil {
 			stop()
 			return err
@@ -208,6 +211,28 @@ func (c *cancelProbe) run(ctx context.Context) {
 
 const cancelPatience = 3 * time.Second
 
+// killMargin is how near a kill has to be for a request to have been with the proxy that was killed: it had taken it, and the
+// client, whose connection ends either way (section 55.2.8), could not know.
+const killMargin = 100 * time.Millisecond
+
+// killing notes the time of a kill.
+func (f *fleet) killing(at time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.kills = append(f.kills, at)
+}
+
+// nearestKill is how far from a moment a proxy was killed.
+func (f *fleet) nearestKill(to time.Time) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	nearest := time.Duration(math.MaxInt64)
+	for _, at := range f.kills {
+		nearest = min(nearest, at.Sub(to).Abs())
+	}
+	return nearest
+}
+
 func (c *cancelProbe) try() {
 	ctx, stop := context.WithTimeout(context.Background(), answerPatience)
 	defer stop()
@@ -234,9 +259,12 @@ func (c *cancelProbe) try() {
 		c.slowest = max(c.slowest, took)
 	case unsent != nil || err != nil:
 		c.broken++
+	case c.fleet.nearestKill(sent) < killMargin:
+		c.broken++
 	default:
 		c.lost++
-		c.wrong = append(c.wrong, fmt.Sprintf("a cancel request did not arrive: the query ended after %s", took.Round(time.Millisecond)))
+		c.wrong = append(c.wrong, fmt.Sprintf("a cancel request did not arrive: the query ended after %s; the nearest kill was %s from it",
+			took.Round(time.Millisecond), c.fleet.nearestKill(sent).Round(time.Millisecond)))
 	}
 }
 
