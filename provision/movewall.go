@@ -34,10 +34,11 @@ func (m *move) drain(ctx context.Context) error {
 			return m.conflict("has had %d transactions running on server %q for %v: try again, with a longer --hold, or end them", busy, m.source.server, m.request.Hold)
 		default:
 			empty = 0
-			if waited > settle {
-				err = m.source.endSessions(ctx, "WHERE state = 'idle'")
+			if waited <= settle {
+				break
 			}
-			if err != nil {
+			err := m.source.endSessions(ctx, "WHERE state = 'idle'")
+			if err != nil && !hasCode(err, lockNotAvailable) { // which is tried again for as long as the hold may last
 				return err
 			}
 		}
@@ -84,10 +85,15 @@ UNION ALL SELECT pid, state FROM pg_roles AS r, pg_stat_activity AS a JOIN pg_se
 	return query
 }
 
-// sessions counts those of the tenant, and of them those in a transaction; one that is prepared is a transaction too.
+// sessions counts those of the tenant, and of them those in a transaction; one that is prepared is a transaction too. Whoever
+// leaves its role first prepares it as the slot: of such a one nobody knows whose it is.
 func (e *end) sessions(ctx context.Context) (all, busy int, err error) {
+	prepared := "owner = " + quoteLiteral(e.role)
+	if e.seated {
+		prepared += " OR owner ~ " + quoteLiteral(slotPattern) + " AND database = current_database()"
+	}
 	err = e.row(ctx, []any{&all, &busy}, `
 SELECT count(*), count(*) FILTER (WHERE state IS DISTINCT FROM 'idle') FROM (`+e.sessionsQuery()+`
-UNION ALL SELECT 0, 'prepared' FROM pg_prepared_xacts WHERE owner = `+quoteLiteral(e.role)+`) AS of_tenant`)
+UNION ALL SELECT 0, 'prepared' FROM pg_prepared_xacts WHERE `+prepared+`) AS of_tenant`)
 	return all, busy, err
 }
