@@ -39,6 +39,7 @@ var errForeign = errors.New("an answer came from another tenant")
 // options are the flags.
 type options struct {
 	rounds, connections, workers, idle int
+	seen                               int // pool.tenants_seen
 	noise                              int
 	seconds                            time.Duration
 	single, encrypted                  []cell
@@ -66,6 +67,7 @@ func parse(arguments []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.rounds, "rounds", 5, "how often each target is measured in each cell")
 	flags.IntVar(&seconds, "seconds", 4, "how long each measurement takes")
 	flags.IntVar(&o.connections, "connections", 20, "server connections of each pooler")
+	flags.IntVar(&o.seen, "seen", 1000, "the proxy's pool.tenants_seen: after so many tenants it closes a connection that they share; 0 for never")
 	flags.StringVar(&single, "single", singleCells, "cells with one tenant, MODE:CLIENTS; MODE is simple, extended or prepared")
 	flags.StringVar(&encrypted, "tls", "simple:8,prepared:8,prepared:64", "the same, of clients that speak TLS")
 	flags.BoolVar(&o.logins, "logins", true, "a cell where each transaction is a login of its own")

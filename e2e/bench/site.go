@@ -217,7 +217,8 @@ auth: {allow_trusted: true}
 tls: {cert_file: %q, key_file: %q}
 timeouts: {queue_wait: 60s, startup: 60s, drain: 2s}
 limits: {login_failures: 0, clients: 20000, startups: 5000}
-`, registryDSN, s.path("master.key"), s.cluster.SocketDir(), s.cluster.Port(), o.connections, s.path("tls.crt"), s.path("tls.key"))
+pool: {tenants_seen: %d}
+`, registryDSN, s.path("master.key"), s.cluster.SocketDir(), s.cluster.Port(), o.connections, s.path("tls.crt"), s.path("tls.key"), o.seen)
 	if err := os.WriteFile(s.path("proxy.yaml"), config, 0o600); err != nil {
 		return err
 	}
