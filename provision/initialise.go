@@ -91,8 +91,8 @@ type initialisation struct {
 	*Provisioner
 	request InitRequest
 	result  InitResult
-	keyed   []string // roles that have been created, with the key at hand
-	abroad  map[string][]keyedRole
+	keyed   []string                  // roles that have been created, with the key at hand
+	abroad  map[string]map[string]int // of the tenants' roles on other servers, by server and role, the generation; for rekey
 }
 
 func (i *initialisation) steps() []step {

@@ -12,9 +12,9 @@ import (
 // are ended: a proxy that has not heard of it yet may be about to send one.
 const settle = 50 * time.Millisecond
 
-// closeSource lets nobody in as the tenant any more.
+// closeSource lets nobody in as the tenant any more, and no slot become it.
 func (m *move) closeSource(ctx context.Context) error {
-	return m.source.shut(ctx)
+	return m.source.behindBarrier(ctx, "ALTER ROLE "+quote(m.source.role)+" NOLOGIN")
 }
 
 // drain waits for the tenant's transactions, and ends its sessions between two of them.
@@ -37,7 +37,7 @@ func (m *move) drain(ctx context.Context) error {
 			if waited <= settle {
 				break
 			}
-			err := m.source.endSessions(ctx, "WHERE state = 'idle'")
+			err := m.source.endIdle(ctx)
 			if err != nil && !hasCode(err, lockNotAvailable) { // which is tried again for as long as the hold may last
 				return err
 			}
@@ -49,14 +49,9 @@ func (m *move) drain(ctx context.Context) error {
 	return nil
 }
 
-// shut has the role log in no more, and slots not become it any more.
-func (e *end) shut(ctx context.Context) error {
-	return e.behindBarrier(ctx, "ALTER ROLE "+quote(e.role)+" NOLOGIN")
-}
-
-// endSessions ends those of the tenant that meet a condition. The slots among them become nobody else's meanwhile.
-func (e *end) endSessions(ctx context.Context, where string) error {
-	return e.behindBarrier(ctx, "SELECT pg_terminate_backend(pid) FROM ("+e.sessionsQuery()+") AS of_tenant "+where)
+// endIdle ends the tenant's sessions that wait for a query. The slots among them become nobody else's meanwhile.
+func (e *end) endIdle(ctx context.Context) error {
+	return e.behindBarrier(ctx, "SELECT pg_terminate_backend(pid) FROM ("+e.sessionsQuery()+") AS of_tenant WHERE state = 'idle'")
 }
 
 // behindBarrier runs a statement in the tenant's database, at level slot while no slot is being lent.

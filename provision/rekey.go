@@ -1,6 +1,7 @@
 package provision
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -56,7 +57,7 @@ SELECT server, role_name, secret_generation, EXISTS (SELECT FROM pg_roles WHERE 
 	if err != nil {
 		return err
 	}
-	i.abroad = make(map[string][]keyedRole)
+	i.abroad = make(map[string]map[string]int)
 	unreached := make(map[string]bool)
 	var server string
 	var role keyedRole
@@ -64,7 +65,10 @@ SELECT server, role_name, secret_generation, EXISTS (SELECT FROM pg_roles WHERE 
 	_, err = pgx.ForEachRow(rows, []any{&server, &role.Role, &role.Generation, &here}, func() error {
 		switch _, abroad := i.at(server); {
 		case abroad:
-			i.abroad[server] = append(i.abroad[server], role)
+			if i.abroad[server] == nil {
+				i.abroad[server] = make(map[string]int)
+			}
+			i.abroad[server][role.Role] = role.Generation
 		case !here && server != defaultServer:
 			unreached[server] = true
 		}
@@ -93,40 +97,24 @@ func (p *Provisioner) rekeyServer(ctx context.Context, i *initialisation, server
 	}
 	defer s.close(ctx)
 	return s.transact(ctx, func(w *work) error {
-		roles := i.abroad[server]
+		known := i.abroad[server]
+		roles := slices.Sorted(maps.Keys(known))
 		if w.show == nil {
-			rows, err := w.tx.Query(ctx, `
-SELECT rolname, coalesce(generation, $4) FROM pg_roles LEFT JOIN unnest($1::text[], $2::integer[]) AS known (name, generation) ON name = rolname
- WHERE generation IS NOT NULL OR rolname = $5 OR rolname ~ $3 ORDER BY rolname`, names(roles), generations(roles), slotPattern, firstGeneration, SwitcherRole)
+			rows, err := w.tx.Query(ctx, `SELECT rolname FROM pg_roles WHERE rolname = ANY ($1) OR rolname = $2 OR rolname ~ $3 ORDER BY rolname`,
+				roles, SwitcherRole, slotPattern)
 			if err != nil {
 				return err
 			}
-			if roles, err = pgx.CollectRows(rows, pgx.RowToStructByPos[keyedRole]); err != nil {
+			if roles, err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {
 				return err
 			}
 		}
 		for _, role := range roles {
-			if err := w.setPassword(ctx, role.Role, derivedVerifier(p.key, role.Role, role.Generation)); err != nil {
+			if err := w.setPassword(ctx, role, derivedVerifier(p.key, role, cmp.Or(known[role], firstGeneration))); err != nil {
 				return err
 			}
-			i.result.RolesRekeyed = append(i.result.RolesRekeyed, server+"/"+role.Role)
+			i.result.RolesRekeyed = append(i.result.RolesRekeyed, server+"/"+role)
 		}
 		return nil
 	})
-}
-
-func names(roles []keyedRole) []string {
-	var list []string
-	for _, role := range roles {
-		list = append(list, role.Role)
-	}
-	return list
-}
-
-func generations(roles []keyedRole) []int {
-	var list []int
-	for _, role := range roles {
-		list = append(list, role.Generation)
-	}
-	return list
 }

@@ -40,13 +40,13 @@ func (p *Provisioner) PrepareSlots(ctx context.Context, r SlotsRequest) (SlotsRe
 		return SlotsResult{}, err
 	}
 	result := SlotsResult{Server: r.Server}
-	var c *creation
+	// As for a tenant that is the server itself, so to speak: it takes part in the same locks.
+	c := &creation{Provisioner: p, tenant: &registry.Tenant{ID: registry.SystemTenantID, Route: &registry.Route{
+		Server: r.Server, Isolation: registry.IsolationSlot,
+	}}}
+	defer c.closeSide(ctx)
 	err := p.transact(ctx, func(w *work) []step {
-		result.Database = w.database
-		// As for a tenant that is the server itself, so to speak: it takes part in the same locks.
-		c = &creation{work: w, Provisioner: p, tenant: &registry.Tenant{ID: registry.SystemTenantID, Route: &registry.Route{
-			Server: r.Server, Database: w.database, Isolation: registry.IsolationSlot,
-		}}}
+		c.work, c.tenant.Route.Database, result.Database = w, w.database, w.database
 		return []step{
 			{"wait for the registry's lock", c.enter},
 			{"reach the other server", c.reachServer},
@@ -65,9 +65,6 @@ func (p *Provisioner) PrepareSlots(ctx context.Context, r SlotsRequest) (SlotsRe
 			}},
 		}
 	})
-	if c != nil {
-		c.closeSide(ctx)
-	}
 	if err != nil {
 		return SlotsResult{}, err
 	}

@@ -86,9 +86,7 @@ func (c *cli) initialise(ctx context.Context, f initFlags) error {
 	if err != nil {
 		return err
 	}
-	if f.slots > 0 && f.slots < result.Slots {
-		c.warn(fmt.Sprintf("there are %d slots; init takes none away", result.Slots))
-	}
+	c.warnOfSlots(f.slots, result.Slots)
 	for _, server := range result.NotRekeyed {
 		c.warn(fmt.Sprintf("tenants on server %q keep their old passwords: run it again with the same key and --server-dsn %s=DSN", server, server))
 	}
@@ -130,9 +128,7 @@ func (c *cli) addSlots(ctx context.Context, f initFlags) error {
 	if f.dryRun {
 		return c.nothingChanged()
 	}
-	if f.slots < result.Slots {
-		c.warn(fmt.Sprintf("there are %d slots; init takes none away", result.Slots))
-	}
+	c.warnOfSlots(f.slots, result.Slots)
 	view := struct {
 		Server       string `json:"server"`
 		Database     string `json:"database"`
@@ -142,6 +138,13 @@ func (c *cli) addSlots(ctx context.Context, f initFlags) error {
 	return c.print(view, func(w io.Writer) {
 		fmt.Fprintf(w, "Database '%s' on server '%s' has %d slots; %d of them created now\n", view.Database, view.Server, view.Slots, view.SlotsCreated)
 	})
+}
+
+// warnOfSlots says that there are more than were asked for.
+func (c *cli) warnOfSlots(asked, there int) {
+	if asked > 0 && asked < there {
+		c.warn(fmt.Sprintf("there are %d slots; init takes none away", there))
+	}
 }
 
 // initialKey reads the key or creates it; a dry run draws one and keeps it to itself.
